@@ -1,0 +1,179 @@
+"""Generate the book pages that are fed by artifacts: data, provenance, paper versus here, API.
+
+:func:`write_all` writes MyST into ``book/generated`` from run records, the data manifest and the claims of every
+study. A study shown from frozen copies brings its frozen tables.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from helpers import datasets, paths, provenance, studies
+from helpers.errors import DataError
+
+
+def run_records() -> list[dict]:
+    """Return the record of every executed notebook that the book shows, by study and notebook."""
+    files = sorted(paths.EXECUTED.glob("*/*.run.json"))
+    return [json.loads(p.read_text(encoding="utf-8")) for p in files]
+
+
+def study_table(study: str, name: str) -> pd.DataFrame | None:
+    """Return a small result table of a study (live, else its frozen copy), or None where it has none."""
+    records = [r for r in run_records() if r["study"] == study]
+    frozen = bool(records) and all(r["frozen"] for r in records)
+    path = (paths.FROZEN / study if frozen else paths.results(study)) / name
+    if not path.is_file():
+        return None
+    return pd.read_csv(path) if frozen else provenance.read_table(path)
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """Return a Markdown table; cells are escaped, floats get three digits, missing values a dash.
+
+    >>> print(markdown_table(pd.DataFrame({"a": ["x|y"], "b": [0.12345]})))
+    | a | b |
+    |---|---|
+    | x\\|y | 0.123 |
+    """
+
+    def show(value: object) -> str:
+        if value is None or (isinstance(value, float) and pd.isna(value)):
+            return "–"
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ").replace("$", "\\$")
+
+    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * frame.shape[1]]
+    lines += ["| " + " | ".join(show(v) for v in row) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def provenance_page() -> str:
+    """Return the page that says what ran, when, for how long, on which data and versions."""
+    records = run_records()
+    if not records:
+        raise DataError("No executed notebook in book/notebooks; run `make book`.")
+    runs = pd.DataFrame(
+        {
+            "study": r["study"],
+            "notebook": r["notebook"],
+            "computed": r["date"] + (" (frozen)" if r["frozen"] else ""),
+            "seconds": r["seconds"],
+            "parameters": ", ".join(f"{k}={v}" for k, v in r["parts"]["parameters"].items()) or "–",
+            "key": provenance.content_key(r["parts"])[:12],
+        }
+        for r in records
+    )
+    versions = pd.DataFrame(sorted(records[-1]["versions"].items()), columns=["package", "version"])
+    data = {name: digest for r in records for name, digest in r["parts"]["data"].items()}
+    files = pd.DataFrame([(n, f"`{d[:16]}`") for n, d in sorted(data.items())], columns=["file", "sha256 begins"])
+    live = runs[~runs["computed"].str.contains("frozen")]
+    return f"""# Provenance
+
+Each page of results is an executed notebook. A notebook runs again exactly when its text, parameters, study, the
+helper modules it imports, the lock file, its data or the artifacts it reads change; the *key* is a hash of all of
+these. {len(live)} of {len(runs)} notebooks were computed by a build of this repository
+({live["seconds"].sum():.0f} s together); the others are dated, frozen copies and say so on their pages.
+
+## Runs
+
+{markdown_table(runs)}
+
+## Versions
+
+{markdown_table(versions)}
+
+## Data
+
+{markdown_table(files)}
+"""
+
+
+def data_page() -> str:
+    """Return the page of every published file that a study reads: source, licence, checksum, defects."""
+    entries = datasets.manifest()
+    table = pd.DataFrame(
+        {
+            "file": f"[{name}]({e.url})",
+            "licence": e.licence,
+            "sha256 begins": f"`{e.sha256[:16]}`",
+            "known defects": e.defects or "none known",
+        }
+        for name, e in entries.items()
+        if e.defects or "questions" not in name
+    )
+    rest = [(name, e) for name, e in entries.items() if not e.defects and "questions" in name]
+    questions = pd.DataFrame(
+        {"file": f"[{n}]({e.url})", "licence": e.licence, "sha256 begins": f"`{e.sha256[:16]}`"} for n, e in rest
+    )
+    return f"""# Data
+
+Nothing downloaded is kept in the repository. Every file is fetched from its source at a fixed commit and checked
+against its sha256; set `COMPANION_DATA` to a folder `<owner>+<repo>/<path>` to use copies you already have.
+The laboratory's own data (`data/lab`) are made by `make lab`.
+
+## Tables
+
+{markdown_table(table)}
+
+## Question files
+
+{markdown_table(questions) if len(questions) else "None."}
+"""
+
+
+def paper_page() -> str:
+    """Return the table of the paper's numbers beside the same quantities in every study that tests them."""
+    shown = []
+    for name in studies.names():
+        claims = study_table(name, "claims.csv")
+        if claims is not None:
+            shown.append(claims.assign(study=name))
+    if not shown:
+        raise DataError("No study has written claims.csv; run the notebook test-the-claims (`make book`).")
+    frame = pd.concat(shown, ignore_index=True)
+    parts = ["# Paper versus here\n", _paper_intro(frame)]
+    for claim, rows in frame.groupby("claim", sort=False):
+        paper = rows["paper_value"].dropna()
+        parts.append(f"## {claim}\n")
+        if len(paper):
+            parts.append(f"The paper: **{paper.iloc[0]}**.\n")
+        columns = [c for c in ("study", "mode", "here_value", "low", "high", "verdict", "why") if c in rows]
+        parts.append(markdown_table(rows[columns].rename(columns={"here_value": "here"})) + "\n")
+    return "\n".join(parts)
+
+
+def _paper_intro(frame: pd.DataFrame) -> str:
+    counts = frame["verdict"].value_counts()
+    summary = ", ".join(f"{n} × *{v}*" for v, n in counts.items())
+    return f"""Every number that the paper reports, beside the same quantity in each study of this book, computed by the
+notebook *Test the claims* of that study. {len(frame)} comparisons: {summary}. None of the studies is the paper's own
+population; a claim that does not hold here may hold there, and the other way round. *Low* and *high* bound a 95 %
+interval where one was computed.
+"""
+
+
+def api_page() -> str:
+    """Return the API reference, one section a module, from the docstrings."""
+    modules = sorted(p.stem for p in paths.SOURCE.glob("*.py") if p.stem not in ("__init__", "__main__"))
+    packages = sorted(p.parent.name for p in paths.SOURCE.glob("*/__init__.py"))
+    parts = ["# API reference\n", "Generated from the docstrings of `src/helpers`.\n"]
+    for name in sorted([*modules, *packages]):
+        parts.append(f"## helpers.{name}\n\n```{{eval-rst}}\n.. automodule:: helpers.{name}\n   :members:\n```\n")
+    return "\n".join(parts)
+
+
+def write_all() -> list[Path]:
+    """Write every generated page whose content changed; return all of their paths."""
+    written = []
+    pages = {"data": data_page, "provenance": provenance_page, "paper-vs-here": paper_page, "api": api_page}
+    for name, page in pages.items():
+        path, text = paths.GENERATED / f"{name}.md", page()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            provenance.write_atomic(path, lambda t, x=text: t.write_text(x, encoding="utf-8"))
+        written.append(path)
+    return written
