@@ -1,0 +1,972 @@
+"""Statistics over benchmarks and models: nulls, bootstraps, reliability, matrix tests.
+
+Nothing here knows what a token is. Rows are benchmarks, columns are models, a matrix is benchmark x
+benchmark. Two facts shape every function: models of one lineage are not independent (resample *groups*), and
+the pairs of a matrix are not independent (permute or resample *benchmarks*, never pairs).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from helpers.errors import DataError, nearest
+
+Alternative = Literal["two-sided", "greater", "less"]
+MIN_MODELS = 8
+MIN_BENCHMARKS = 5
+_CHUNK = 4_000_000  # numbers held at once by a resampling loop
+
+
+# --- p-values and many tests ------------------------------------------------------------------------------
+
+
+def permutation_p(null, observed: float, alternative: Alternative = "two-sided") -> float:
+    """Return the permutation p-value ``(1 + count) / (1 + permutations)``.
+
+    `null` holds the statistic under each permutation, `observed` the real one; NaN statistics of degenerate
+    permutations count as at least as extreme (the careful side). Two-sided compares absolute values. Raises
+    DataError for an empty null.
+
+    >>> permutation_p([0.1, -0.3, 0.2], 0.25, "greater")
+    0.25
+    >>> permutation_p([0.1, -0.3, 0.2], 0.25)
+    0.5
+    """
+    null = np.asarray(null, dtype=float).ravel()
+    if null.size == 0:
+        raise DataError("a permutation p-value needs at least one permutation; found none.")
+    if np.isnan(observed):
+        return float("nan")
+    slack = 1e-12 * max(1.0, abs(observed))  # equal statistics computed in another order must count
+    if alternative == "greater":
+        extreme = null >= observed - slack
+    elif alternative == "less":
+        extreme = null <= observed + slack
+    elif alternative == "two-sided":
+        extreme = np.abs(null) >= abs(observed) - slack
+    else:
+        raise ValueError(
+            f"alternative is '{alternative}'; {nearest(alternative, ['two-sided', 'greater', 'less'])}"
+        )
+    return float((1 + np.sum(extreme | np.isnan(null))) / (1 + null.size))
+
+
+def benjamini_hochberg(p) -> np.ndarray:
+    """Return Benjamini-Hochberg adjusted p-values in the shape of `p`; NaN stays NaN and is not counted.
+
+    >>> benjamini_hochberg([0.01, 0.02, float("nan"), 0.9]).round(3).tolist()
+    [0.03, 0.03, nan, 0.9]
+    """
+    values = np.asarray(p, dtype=float)
+    adjusted = np.full(values.shape, np.nan)
+    known = ~np.isnan(values)
+    if known.any():
+        adjusted[known] = multipletests(values[known], method="fdr_bh")[1]
+    return adjusted
+
+
+# --- rank correlation of many rows at once ----------------------------------------------------------------
+
+
+def as_rows(rows, what: str = "rows") -> tuple[np.ndarray, list, list]:
+    """Return (values, row names, column names) of an array or DataFrame; infinite values are refused."""
+    frame = rows if isinstance(rows, pd.DataFrame) else None
+    values = np.asarray(rows, dtype=float)
+    if values.ndim != 2:
+        raise DataError(f"{what}: expected two dimensions (benchmarks, models), found shape {values.shape}.")
+    names = list(frame.index) if frame is not None else list(range(values.shape[0]))
+    columns = list(frame.columns) if frame is not None else list(range(values.shape[1]))
+    twice = sorted({str(n) for n in names if names.count(n) > 1})
+    if twice:
+        raise DataError(f"{what}: the name '{twice[0]}' is given to more than one row; names must be unique.")
+    bad = np.argwhere(np.isinf(values))
+    if len(bad):
+        raise DataError(
+            f"{what}: {len(bad)} infinite value(s), the first in row '{names[bad[0][0]]}', column "
+            f"'{columns[bad[0][1]]}'. Use NaN for 'not measured'."
+        )
+    return values, names, columns
+
+
+def spearman(rows, weights=None, *, minimum: int = 2) -> np.ndarray:
+    """Spearman correlation between all pairs of rows, NaN left out pairwise, average ranks for ties.
+
+    Parameters
+    ----------
+    rows : (n_rows, n_models) array or DataFrame, NaN = not measured.
+    weights : optional (n_models,) or (n_resamples, n_models) counts. With integer counts the result is
+        exactly the correlation of the sample in which model j appears ``weights[j]`` times: a bootstrap
+        without loops.
+    minimum : pairs with fewer shared models (of positive weight) are NaN; so are pairs with a constant row.
+
+    Returns
+    -------
+    (n_rows, n_rows) float64, or (n_resamples, n_rows, n_rows) for two-dimensional weights.
+
+    Notes
+    -----
+    The centred average rank of model i is half of ``sum over j of w_j sign(x_i - x_j)``, so one table of
+    signs a row serves every pair, every pattern of missing values and every resample.
+
+    Examples
+    --------
+    >>> spearman([[1, 2, 3, 4], [1, 3, 2, 4]])[0, 1].item()
+    0.8
+    """
+    x, _, _ = as_rows(rows)
+    n = x.shape[1]
+    single = weights is None or np.ndim(weights) == 1
+    w = np.atleast_2d(np.ones(n) if weights is None else np.asarray(weights, dtype=float))
+    if w.shape[1] != n:
+        raise DataError(f"weights: expected {n} columns, one a model, found {w.shape[1]}.")
+    known = ~np.isnan(x)
+    filled = np.where(known, x, 0.0)
+    signs = np.sign(filled[:, :, None] - filled[:, None, :]) * (known[:, :, None] & known[:, None, :])
+    out = _spearman_complete(signs, w) if known.all() else _spearman_pairwise(signs, known, w)
+    shared = np.einsum(
+        "wi,ai,bi->wab", (w > 0).astype(float), known.astype(float), known.astype(float), optimize=True
+    )
+    out[shared < minimum] = np.nan
+    return out[0] if single else out
+
+
+def _spearman_complete(signs: np.ndarray, w: np.ndarray) -> np.ndarray:
+    rows, n, _ = signs.shape
+    out = np.empty((len(w), rows, rows))
+    step = max(1, _CHUNK // max(1, rows * n))
+    for start in range(0, len(w), step):
+        block = w[start : start + step]
+        ranks = (signs.reshape(rows * n, n) @ block.T).reshape(rows, n, len(block)).transpose(2, 0, 1)
+        cross = (ranks * block[:, None, :]) @ ranks.transpose(0, 2, 1)
+        out[start : start + step] = _scale(cross, np.einsum("waa->wa", cross))
+    return out
+
+
+def _spearman_pairwise(signs: np.ndarray, known: np.ndarray, w: np.ndarray) -> np.ndarray:
+    rows = len(signs)
+    out = np.empty((len(w), rows, rows))
+    mask = known.astype(float)
+    for k, weight in enumerate(w):
+        # ranks[a, i, b]: rank of model i on row a among the models that a and b share
+        ranks = signs @ (weight[:, None] * mask.T)
+        cross = np.einsum("i,aib,bia->ab", weight, ranks, ranks, optimize=True)
+        square = np.einsum("i,bi,aib,aib->ab", weight, mask, ranks, ranks, optimize=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = cross / np.sqrt(square * square.T)
+        out[k] = np.where((square > 0) & (square.T > 0), np.clip(value, -1, 1), np.nan)
+    return out
+
+
+def _scale(cross: np.ndarray, square: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = cross / np.sqrt(square[:, :, None] * square[:, None, :])
+    return np.where((square[:, :, None] > 0) & (square[:, None, :] > 0), np.clip(value, -1, 1), np.nan)
+
+
+def partial_from_matrix(correlation: np.ndarray, covariates: int) -> np.ndarray:
+    """Remove the last `covariates` rows of a correlation matrix (or stack) from the others.
+
+    Returns the partial correlations of the remaining rows; NaN where the covariates explain a row entirely.
+
+    >>> c = np.array([[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]])
+    >>> partial_from_matrix(c, 1)[0, 1].round(4).item()
+    0.3333
+    """
+    stack = correlation[None] if correlation.ndim == 2 else correlation
+    kept = stack.shape[1] - covariates
+    aa, ac, cc = stack[:, :kept, :kept], stack[:, :kept, kept:], stack[:, kept:, kept:]
+    out = np.full(aa.shape, np.nan)
+    sound = np.isfinite(cc).all(axis=(1, 2))
+    rest = aa[sound] - ac[sound] @ np.linalg.pinv(cc[sound]) @ ac[sound].transpose(0, 2, 1)
+    square = np.einsum("waa->wa", rest).copy()
+    square[square < 1e-10] = 0.0
+    out[sound] = _scale(rest, square)
+    return out[0] if correlation.ndim == 2 else out
+
+
+# --- resampling models ------------------------------------------------------------------------------------
+
+
+def group_codes(groups, n_models: int) -> np.ndarray:
+    """Return integer codes of the models' groups; None makes every model its own group."""
+    if groups is None:
+        return np.arange(n_models)
+    codes, _ = pd.factorize(pd.Series(list(groups)).astype(str))
+    if len(codes) != n_models:
+        raise DataError(f"groups: expected one a model ({n_models}), found {len(codes)}.")
+    return codes
+
+
+def bootstrap_weights(groups, n_models: int, bootstraps: int = 1000, seed: int = 0) -> np.ndarray:
+    """Return (bootstraps, n_models) counts of a bootstrap that draws whole groups with replacement.
+
+    >>> counts = bootstrap_weights(["a", "a", "b"], 3, bootstraps=4, seed=1)
+    >>> bool((counts[:, 0] == counts[:, 1]).all())
+    True
+    """
+    codes = group_codes(groups, n_models)
+    count = codes.max() + 1
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=bootstraps)
+    return draws[:, codes].astype(float)
+
+
+def bootstrap_models(
+    rows,
+    groups=None,
+    *,
+    covariate=None,
+    bootstraps: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Percentile interval of the Spearman matrix of `rows`, resampling models by whole groups.
+
+    Parameters
+    ----------
+    rows : (n_benchmarks, n_models) scores or signature activities, NaN = not measured.
+    groups : lineage of each model; None resamples single models.
+    covariate : optional (n_models,) or (q, n_models): partial correlations instead.
+
+    Returns
+    -------
+    (low, high) : two DataFrames benchmark x benchmark; the diagonal is 1.
+
+    Notes
+    -----
+    What was selected with the same models stays fixed: the interval is conditional on the selection.
+    """
+    values, names, _ = as_rows(rows)
+    stacked, extra = _with_covariate(values, covariate)
+    weights = bootstrap_weights(groups, values.shape[1], bootstraps, seed)
+    draws = spearman(stacked, weights, minimum=3)
+    if extra:
+        draws = partial_from_matrix(draws, extra)
+    low, high = interval(draws, level)
+    return pd.DataFrame(low, names, names), pd.DataFrame(high, names, names)
+
+
+def _with_covariate(values: np.ndarray, covariate) -> tuple[np.ndarray, int]:
+    if covariate is None:
+        return values, 0
+    extra = np.atleast_2d(np.asarray(covariate, dtype=float))
+    if extra.shape[1] != values.shape[1] or not np.isfinite(extra).all():
+        raise DataError(
+            f"covariate: expected {values.shape[1]} finite numbers, one a model, found shape {extra.shape} "
+            f"with {int((~np.isfinite(extra)).sum())} not finite."
+        )
+    return np.vstack([values, extra]), len(extra)
+
+
+def interval(draws: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval over the first axis; NaN where fewer than half of the draws are defined."""
+    draws = np.asarray(draws, dtype=float)
+    tail = (1 - level) / 2
+    enough = np.isfinite(draws).mean(axis=0) >= 0.5
+    filled = np.where(enough, draws, 0.0)
+    if np.isnan(filled).any():
+        low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
+    else:
+        low, high = np.quantile(filled, [tail, 1 - tail], axis=0)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
+
+
+# --- reliability ------------------------------------------------------------------------------------------
+
+
+def spearman_brown(r, factor: float = 2.0):
+    """Reliability of a measure `factor` times as long, from the correlation `r` of its parts.
+
+    >>> spearman_brown(0.5)
+    0.6666666666666666
+    """
+    return factor * r / (1 + (factor - 1) * r)
+
+
+def split_half(parts, splits: int = 50, seed: int = 0) -> float:
+    """Split-half reliability of a mean over parts, Spearman over models, stepped up by Spearman-Brown.
+
+    `parts` is (n_parts, n_models): for a signature its signed z-scores, for a benchmark its item scores. The
+    median over random halves; NaN with fewer than two parts.
+
+    >>> split_half(np.tile(np.arange(10.0), (4, 1)))
+    1.0
+    """
+    values, _, _ = as_rows(parts, "parts")
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    rng = np.random.default_rng(seed)
+    halves = np.zeros((splits, n))
+    for row in halves:
+        row[rng.permutation(n)[: n // 2]] = 1
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0.0)
+
+    def mean(which: np.ndarray) -> np.ndarray:
+        count = which @ known
+        return np.where(count > 0, which @ filled / np.maximum(count, 1), np.nan)
+
+    one, other = mean(halves), mean(1 - halves)
+    r = [spearman(np.vstack([a, b]), minimum=3)[0, 1] for a, b in zip(one, other)]
+    r = float(np.median(r)) if not np.isnan(r).any() else float("nan")
+    return float(spearman_brown(r)) if r > -1 else float("nan")
+
+
+def score_reliability(scores, stderr) -> np.ndarray:
+    """Share of the variance of scores over models that is not item sampling: ``1 - mean(stderr^2) / var``.
+
+    Both (n_benchmarks, n_models); NaN where no standard error is known. May be negative: then the models do
+    not differ by more than chance.
+
+    >>> score_reliability([[0.0, 1.0, 2.0]], [[0.5, 0.5, 0.5]]).tolist()
+    [0.75]
+    """
+    values, _, _ = as_rows(scores, "scores")
+    error, _, _ = as_rows(stderr, "stderr")
+    if values.shape != error.shape:
+        raise DataError(f"scores have shape {values.shape}, stderr {error.shape}; they must be equal.")
+    out = np.full(len(values), np.nan)
+    for i, (y, s) in enumerate(zip(values, error)):
+        both = ~np.isnan(y) & ~np.isnan(s)
+        if both.sum() >= 3 and y[both].var(ddof=1) > 0:
+            out[i] = 1 - np.mean(s[both] ** 2) / y[both].var(ddof=1)
+    return out
+
+
+def noise_ceiling(reliability: pd.Series | Sequence[float]) -> pd.DataFrame:
+    """Largest correlation that two noisy measures can show: ``sqrt(reliability_a * reliability_b)``.
+
+    Negative reliabilities count as 0. The diagonal is the reliability itself.
+
+    >>> noise_ceiling([0.25, 1.0]).iloc[0, 1].item()
+    0.5
+    """
+    series = reliability if isinstance(reliability, pd.Series) else pd.Series(list(reliability))
+    root = np.sqrt(series.to_numpy(dtype=float).clip(min=0))
+    return pd.DataFrame(np.outer(root, root), index=series.index, columns=series.index)
+
+
+def disattenuate(value, reliability_a, reliability_b):
+    """Correlation corrected for unreliability: ``value / sqrt(reliability_a * reliability_b)``.
+
+    Spearman (1904).
+
+    Scalars or arrays. Reliabilities of 0 or less give NaN; values above 1 are kept: they say that a
+    reliability is underestimated or that the errors of the two measures are shared.
+
+    >>> round(float(disattenuate(0.4, 0.8, 0.8)), 6)
+    0.5
+    """
+    product = np.asarray(reliability_a, dtype=float) * np.asarray(reliability_b, dtype=float)
+    usable = (np.asarray(reliability_a, dtype=float) > 0) & (np.asarray(reliability_b, dtype=float) > 0)
+    return np.asarray(value, dtype=float) / np.sqrt(np.where(usable, product, np.nan))
+
+
+# --- matrices ---------------------------------------------------------------------------------------------
+
+
+def as_square(matrix, what: str = "matrix") -> tuple[np.ndarray, list]:
+    """Return (values, names) of a symmetric benchmark x benchmark matrix; the diagonal is not looked at."""
+    values = np.asarray(matrix, dtype=float)
+    if values.ndim != 2 or values.shape[0] != values.shape[1]:
+        raise DataError(
+            f"{what}: expected a square benchmark x benchmark matrix, found shape {values.shape}."
+        )
+    names = list(range(len(values)))
+    if isinstance(matrix, pd.DataFrame):
+        names = list(matrix.index)
+        if len(set(names)) != len(names):
+            raise DataError(f"{what}: benchmark names are not unique.")
+        if names != list(matrix.columns):
+            missing = [n for n in names if n not in set(matrix.columns)]
+            if missing:
+                raise DataError(
+                    f"{what}: row '{missing[0]}' has no column; {nearest(missing[0], matrix.columns)}"
+                )
+            values = matrix[names].to_numpy(dtype=float)
+    off = ~np.eye(len(values), dtype=bool)
+    bad = np.argwhere(~np.isfinite(values) & off)
+    if len(bad):
+        raise DataError(
+            f"{what}: {len(bad) // 2 or 1} pair(s) are not finite, the first '{names[bad[0][0]]}' with "
+            f"'{names[bad[0][1]]}'. Leave out benchmarks whose overlap is not known."
+        )
+    gap = np.abs(values - values.T)[off].max(initial=0)
+    if gap > 1e-8 * max(1.0, np.abs(values[off]).max(initial=0)):
+        raise DataError(
+            f"{what}: not symmetric (largest difference {gap:.3g}); average it with its transpose first."
+        )
+    return values, names
+
+
+def align(
+    matrices: Mapping[str, object], minimum: int = MIN_BENCHMARKS
+) -> tuple[dict[str, np.ndarray], list]:
+    """Return the matrices restricted to their common benchmarks, in the order of the first, and the names.
+
+    DataFrames are matched by label, arrays by position (then all must be arrays of one shape). Raises
+    DataError when fewer than `minimum` benchmarks are shared, naming the nearest labels.
+    """
+    if not matrices:
+        raise DataError("no matrix given.")
+    checked = {}
+    for name, matrix in matrices.items():
+        if isinstance(matrix, pd.DataFrame) and set(matrix.index) == set(matrix.columns):
+            checked[name] = matrix  # finiteness is asked of the common benchmarks only
+        else:
+            as_square(matrix, name)
+            checked[name] = matrix
+    labelled = [isinstance(m, pd.DataFrame) for m in checked.values()]
+    if any(labelled) and not all(labelled):
+        raise DataError(
+            "give either DataFrames (matched by label) or arrays (matched by position), not both."
+        )
+    if not all(labelled):
+        shapes = {name: np.shape(m) for name, m in checked.items()}
+        if len(set(shapes.values())) > 1:
+            raise DataError(f"matrices of different shapes cannot be matched by position: {shapes}.")
+        names = list(range(next(iter(shapes.values()))[0]))
+        values = {name: as_square(m, name)[0] for name, m in checked.items()}
+    else:
+        first = next(iter(checked.values()))
+        common = set.intersection(*(set(m.index) for m in checked.values()))
+        names = [n for n in first.index if n in common]
+        if len(names) < minimum:
+            other = next((m for m in checked.values() if set(m.index) != set(first.index)), first)
+            lost = next((n for n in first.index if n not in common), first.index[0])
+            raise DataError(
+                f"{', '.join(checked)} share {len(names)} benchmark(s), at least {minimum} are needed. "
+                f"'{lost}' is not in all of them; {nearest(str(lost), other.index)}"
+            )
+        values = {name: as_square(m.loc[names, names], name)[0] for name, m in checked.items()}
+    if len(names) < minimum:
+        raise DataError(f"{', '.join(checked)}: {len(names)} benchmarks, at least {minimum} are needed.")
+    for name, m in values.items():
+        if np.ptp(upper(m)) == 0:
+            raise DataError(
+                f"{name}: all pairs have the same value ({upper(m)[0]:.3g}); nothing can be tested."
+            )
+    return values, names
+
+
+def upper(matrix) -> np.ndarray:
+    """Return the pairs above the diagonal as a vector, row by row.
+
+    >>> upper([[1, 2, 3], [2, 1, 4], [3, 4, 1]]).tolist()
+    [2, 3, 4]
+    """
+    values = np.asarray(matrix)
+    return values[np.triu_indices(len(values), 1)]
+
+
+class Mantel(NamedTuple):
+    """Result of a (partial) Mantel test: correlation of the pairs, permutation p-value, benchmarks used."""
+
+    statistic: float
+    p: float
+    n: int
+
+
+def mantel(
+    a,
+    b,
+    permutations: int = 9999,
+    method: Literal["spearman", "pearson"] = "spearman",
+    *,
+    alternative: Alternative = "two-sided",
+    seed: int = 0,
+) -> Mantel:
+    """Mantel test: are two benchmark x benchmark matrices related? Benchmarks are permuted, not pairs.
+
+    Parameters
+    ----------
+    a, b : symmetric arrays of one shape, or DataFrames (matched by label, common benchmarks only; `n` says
+        how many). Diagonals are ignored. Similarities and distances are both accepted.
+
+    Returns
+    -------
+    Mantel(statistic, p, n), ``p = (1 + count) / (1 + permutations)``.
+
+    Raises
+    ------
+    DataError : fewer than 5 common benchmarks, not symmetric, not finite, constant.
+
+    Notes
+    -----
+    Computed by scikit-bio (Mantel 1967). It says nothing about a third matrix that drives both: use `mrqap`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(12, 3))
+    >>> a = np.corrcoef(x)
+    >>> mantel(a, a, permutations=99).p
+    0.01
+    """
+    from skbio import DistanceMatrix  # imports in seconds; only the tests need it
+    from skbio.stats.distance import mantel as skbio_mantel
+
+    if method not in ("spearman", "pearson"):
+        raise ValueError(f"method is '{method}'; {nearest(method, ['spearman', 'pearson'])}")
+    values, _ = align({"a": a, "b": b})
+    hollow = []
+    for m in values.values():
+        m = (m + m.T) / 2
+        np.fill_diagonal(m, 0.0)
+        hollow.append(DistanceMatrix(m))
+    statistic, p, n = skbio_mantel(
+        *hollow,
+        method=method,
+        permutations=permutations,
+        alternative=alternative,
+        seed=np.random.default_rng(seed),
+    )
+    return Mantel(float(statistic), float(p), int(n))
+
+
+def partial_mantel(
+    a,
+    b,
+    given,
+    permutations: int = 9999,
+    method: Literal["spearman", "pearson"] = "spearman",
+    *,
+    alternative: Alternative = "two-sided",
+    seed: int = 0,
+) -> Mantel:
+    """Partial Mantel test of `a` with `b` when `given` is held constant (Smouse, Long and Sokal 1986).
+
+    `given` is a matrix or a mapping of matrices. `a` is permuted. The test is liberal when `a` and `given`
+    share structure; `mrqap` with double semi-partialling is the safer choice and the one the book uses.
+    """
+    extra = dict(given) if isinstance(given, Mapping) else {"given": given}
+    values, names = align({"a": a, "b": b} | extra)
+    if method == "spearman":
+        values = {k: _rank_square(v) for k, v in values.items()}
+    z = _basis([upper(values[k]) for k in extra])
+    rb = _residual(upper(values["b"]), z)
+
+    def correlate(block: np.ndarray) -> np.ndarray:
+        ra = block - (block @ z) @ z.T
+        return ra @ rb / np.sqrt((ra * ra).sum(axis=1) * (rb @ rb))
+
+    observed = float(correlate(upper(values["a"])[None])[0])
+    null = np.concatenate([correlate(block) for block in _permuted(values["a"], permutations, seed)])
+    return Mantel(observed, permutation_p(null, observed, alternative), len(names))
+
+
+def _rank_square(matrix: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(matrix)
+    rows, columns = np.triu_indices(len(matrix), 1)
+    out[rows, columns] = out[columns, rows] = stats.rankdata(matrix[rows, columns])
+    return out
+
+
+def _basis(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Orthonormal basis of a constant and the columns; a column the others explain adds nothing."""
+    centred = [c - c.mean() for c in columns]
+    scaled = [c / np.linalg.norm(c) for c in centred if np.linalg.norm(c) > 0]
+    u, s, _ = np.linalg.svd(
+        np.column_stack([np.full(len(columns[0]), len(columns[0]) ** -0.5), *scaled]), False
+    )
+    return u[:, s > s[0] * 1e-10]
+
+
+def _residual(y: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    return y - basis @ (basis.T @ y)
+
+
+def _permuted(matrix: np.ndarray, permutations: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield blocks of the upper triangle of `matrix` with rows and columns permuted together."""
+    rng = np.random.default_rng(seed)
+    n = len(matrix)
+    rows, columns = np.triu_indices(n, 1)
+    step = max(1, _CHUNK // len(rows))
+    for start in range(0, permutations, step):
+        order = rng.permuted(np.tile(np.arange(n), (min(step, permutations - start), 1)), axis=1)
+        yield matrix[order[:, rows], order[:, columns]]
+
+
+def mrqap(
+    target,
+    predictors: Mapping[str, object] | Sequence[object],
+    permutations: int = 1999,
+    *,
+    rank: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Multiple regression of one matrix on others, tested by permutation with double semi-partialling.
+
+    Parameters
+    ----------
+    target : symmetric benchmark x benchmark matrix.
+    predictors : mapping name -> matrix (or a sequence, named x1, x2, ...); covariates such as "same format"
+        are predictors too.
+    rank : regress ranks of pairs on ranks of pairs (robust against curvature); False: raw values.
+
+    Returns
+    -------
+    DataFrame, one row a predictor: `coef` (standardised), `t`, `p` (two-sided, ``(1 + count) / (1 + n)``),
+    `partial_r`, `unique_r2` (what R2 loses without it). ``attrs``: `r2`, `n` benchmarks, `pairs`.
+
+    Raises
+    ------
+    DataError : see `align`; also when one predictor is fully explained by the others.
+
+    Notes
+    -----
+    Dekker, Krackhardt and Snijders (2007), "Sensitivity of MRQAP tests to collinearity and autocorrelation
+    conditions": each predictor is replaced by its residual on the other predictors, that residual's rows and
+    columns are permuted together, and the pivotal t of the refit is compared. Naive regression p-values of
+    pairs are wrong by a factor of three to seven here (the pairs share benchmarks).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = np.corrcoef(rng.normal(size=(14, 5))), np.corrcoef(rng.normal(size=(14, 5)))
+    >>> mrqap(a + 0.5 * b, {"a": a, "b": b}, permutations=199).p.to_dict()
+    {'a': 0.005, 'b': 0.005}
+    """
+    if not isinstance(predictors, Mapping):
+        predictors = {f"x{i + 1}": m for i, m in enumerate(predictors)}
+    if not predictors:
+        raise DataError("mrqap needs at least one predictor matrix.")
+    if "target" in predictors:
+        raise DataError("a predictor is named 'target'; give it another name.")
+    values, names = align({"target": target} | dict(predictors))
+    if rank:
+        values = {k: _rank_square(v) for k, v in values.items()}
+    y = upper(values["target"]).astype(float)
+    y = (y - y.mean()) / y.std()
+    x = {k: upper(values[k]) for k in predictors}
+    full = _basis(list(x.values()))
+    r2 = 1 - float(_residual(y, full) @ _residual(y, full)) / float(y @ y)
+    rows = []
+    for position, name in enumerate(predictors):
+        others = [v for k, v in x.items() if k != name]
+        basis = _basis(others) if others else np.full((len(y), 1), len(y) ** -0.5)
+        residual = _residual(x[name], basis)
+        if residual @ residual < 1e-10 * np.var(x[name]) * len(y):
+            raise DataError(f"predictor '{name}' is fully explained by the others; leave one of them out.")
+        ry = _residual(y, basis)
+        df = len(y) - basis.shape[1] - 1
+
+        def t_values(block: np.ndarray, basis=basis, ry=ry, df=df) -> np.ndarray:
+            block = block - (block @ basis) @ basis.T
+            cross, square = block @ ry, (block * block).sum(axis=1)
+            rss = np.maximum(ry @ ry - cross**2 / square, 1e-300)
+            return cross / np.sqrt(square * rss / df)
+
+        observed = float(t_values(residual[None])[0])
+        square = np.zeros((len(names), len(names)))
+        square[np.triu_indices(len(names), 1)] = residual
+        square += square.T
+        null = np.concatenate([t_values(b) for b in _permuted(square, permutations, seed + position)])
+        coef = float(residual @ ry / (residual @ residual)) * x[name].std()
+        partial = float(residual @ ry / np.sqrt((residual @ residual) * (ry @ ry)))
+        unique = float((residual @ ry) ** 2 / (residual @ residual) / (y @ y))
+        rows.append((coef, observed, permutation_p(null, observed), partial, unique))
+    table = pd.DataFrame(rows, index=list(predictors), columns=["coef", "t", "p", "partial_r", "unique_r2"])
+    table.attrs = {"r2": r2, "n": len(names), "pairs": len(y), "rank": rank, "permutations": permutations}
+    return table
+
+
+def commonality(
+    target,
+    predictors: Mapping[str, object],
+    *,
+    rank: bool = True,
+    bootstraps: int = 0,
+    permutations: int = 0,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Split the explained variance of a matrix into what each set of predictors alone can explain.
+
+    Parameters
+    ----------
+    target, predictors : as in `mrqap`, at most 6 predictors.
+    bootstraps : resample benchmarks for an interval (pairs of a benchmark with itself are left out).
+    permutations : permute the target's benchmarks; `null_high` is the 95th percentile of a share by chance.
+
+    Returns
+    -------
+    DataFrame, one row a non-empty subset (``"a"`` unique to a, ``"a & b"`` common to a and b): `share` of
+    the target's variance, `low`, `high`, `null_high`. Shares sum to R2 (``attrs["r2"]``) and may be negative
+    where one predictor suppresses another (Newton and Spurrell 1967).
+
+    >>> rng = np.random.default_rng(0)
+    >>> a, b = np.corrcoef(rng.normal(size=(14, 5))), np.corrcoef(rng.normal(size=(14, 5)))
+    >>> table = commonality(a + b, {"a": a, "b": b})
+    >>> bool(abs(table.share.sum() - table.attrs["r2"]) < 1e-12)
+    True
+    """
+    if len(predictors) > 6:
+        raise DataError(f"commonality splits at most 6 predictors (2^k shares), found {len(predictors)}.")
+    values, names = align({"target": target} | dict(predictors))
+    if rank:
+        values = {k: _rank_square(v) for k, v in values.items()}
+    keys = list(predictors)
+    subsets = [s for size in range(1, len(keys) + 1) for s in itertools.combinations(keys, size)]
+    rows, columns = np.triu_indices(len(names), 1)
+
+    def shares(y: np.ndarray, x: dict[str, np.ndarray], weight: np.ndarray | None = None):
+        root = np.ones_like(y) if weight is None else np.sqrt(weight)
+        y = root * (y - np.average(y, weights=root**2))
+        fitted = {(): 0.0}
+        for subset in subsets:
+            z = [root * (x[k] - np.average(x[k], weights=root**2)) for k in subset]
+            coef, *_ = np.linalg.lstsq(np.column_stack(z), y, rcond=1e-10)
+            fitted[subset] = 1 - float(np.sum((y - np.column_stack(z) @ coef) ** 2) / (y @ y))
+        out = []
+        for subset in subsets:
+            rest = tuple(k for k in keys if k not in subset)
+            total = 0.0
+            for size in range(len(subset) + 1):
+                for part in itertools.combinations(subset, size):
+                    inside = tuple(k for k in keys if k in rest or k in part)
+                    total += (-1) ** (size + 1) * fitted[inside]
+            out.append(total)
+        return np.array(out), fitted[tuple(keys)]
+
+    flat = {k: v[rows, columns] for k, v in values.items()}
+    y = flat.pop("target")
+    observed, r2 = shares(y, flat)
+    table = pd.DataFrame({"share": observed}, index=[" & ".join(s) for s in subsets])
+    table["low"] = table["high"] = table["null_high"] = np.nan
+    rng = np.random.default_rng(seed)
+    if bootstraps:
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=bootstraps)
+        draws = [shares(y, flat, (c[rows] * c[columns]).astype(float))[0] for c in counts]
+        table["low"], table["high"] = interval(np.array(draws))
+    if permutations:
+        blocks = _permuted(values["target"], permutations, seed + 1)
+        null = [shares(row, flat)[0] for block in blocks for row in block]
+        table["null_high"] = np.quantile(np.array(null), 0.95, axis=0)
+    table.attrs = {"r2": r2, "n": len(names)}
+    return table
+
+
+# --- same label or other label ----------------------------------------------------------------------------
+
+
+class Contrast(NamedTuple):
+    """Pairs with the same label against pairs with different labels. Means, two intervals, two tests, AUC."""
+
+    within: float
+    between: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    pairs_low: float
+    pairs_high: float
+    pairs_p: float
+    mann_whitney_p: float
+    auc: float
+    auc_low: float
+    auc_high: float
+    auc_p: float
+    n_within: int
+    n_between: int
+    n: int
+
+
+def within_between(
+    matrix,
+    labels,
+    *,
+    pairs=None,
+    strata=None,
+    alternative: Alternative = "two-sided",
+    bootstraps: int = 2000,
+    pair_bootstraps: int = 10_000,
+    permutations: int = 1999,
+    seed: int = 0,
+) -> Contrast:
+    """Compare pairs of benchmarks that share a label with pairs that do not, naively and rightly.
+
+    Parameters
+    ----------
+    matrix : symmetric benchmark x benchmark overlap (array or DataFrame).
+    labels : one a benchmark; a mapping or Series is matched by name. Missing labels are not allowed.
+    pairs : optional boolean square matrix (or array) of the pairs to look at, e.g. those of one format.
+    strata : optional label a benchmark (e.g. format); labels are then permuted only inside a stratum.
+    alternative : of `p`, `auc_p`, `pairs_p` and `mann_whitney_p`.
+
+    Returns
+    -------
+    Contrast with, for the difference of means: `low`, `high` (bootstrap of benchmarks) and `p` (permutation
+    of benchmark labels), which respect that pairs share benchmarks; `pairs_low`, `pairs_high`, `pairs_p`: the
+    paper's bootstrap of pairs as if they were independent; `mann_whitney_p`: the paper's test, same
+    assumption; `auc`: probability that a within pair exceeds a between pair, with interval and permutation p. Everything
+    is NaN but the counts when there is no pair of one kind.
+
+    Examples
+    --------
+    >>> block = np.kron(np.eye(3), np.ones((4, 4)))
+    >>> c = within_between(block, np.repeat(["x", "y", "z"], 4), permutations=99, pair_bootstraps=99)
+    >>> c.auc, c.difference, c.n_within
+    (1.0, 1.0, 18)
+    """
+    values, names = as_square(matrix)
+    codes = _codes(labels, names, "labels")
+    rows, columns = np.triu_indices(len(names), 1)
+    if pairs is not None:
+        chosen = np.asarray(pairs.loc[names, names] if isinstance(pairs, pd.DataFrame) else pairs, dtype=bool)
+        if chosen.shape != values.shape:
+            raise DataError(f"pairs: expected shape {values.shape}, found {chosen.shape}.")
+        keep = chosen[rows, columns]
+        rows, columns = rows[keep], columns[keep]
+    v = values[rows, columns]
+    same = codes[rows] == codes[columns]
+    n1, n0 = int(same.sum()), int((~same).sum())
+    if n1 == 0 or n0 == 0:
+        return Contrast(
+            *(v[same].mean() if n1 else np.nan, v[~same].mean() if n0 else np.nan),
+            *([np.nan] * 12),
+            n1,
+            n0,
+            len(names),
+        )
+    ranks = stats.rankdata(v)
+
+    def means(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Difference of means and AUC for each row of a (k, pairs) boolean mask of within pairs."""
+        count = mask.sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            one = mask @ v / count
+            other = (v.sum() - mask @ v) / (len(v) - count)
+            auc = (mask @ ranks - count * (count + 1) / 2) / (count * (len(v) - count))
+        return one - other, auc
+
+    difference, auc = (float(part[0]) for part in means(same[None].astype(float)))
+    rng = np.random.default_rng(seed)
+    step = max(1, _CHUNK // len(v))
+
+    null = [np.empty((0, 2))]
+    blocks = _codes(strata, names, "strata") if strata is not None else np.zeros(len(names), dtype=int)
+    for start in range(0, permutations, step):
+        shuffled = np.tile(codes, (min(step, permutations - start), 1))
+        for block in np.unique(blocks):
+            where = np.flatnonzero(blocks == block)
+            shuffled[:, where] = rng.permuted(shuffled[:, where], axis=1)
+        null.append(np.column_stack(means((shuffled[:, rows] == shuffled[:, columns]).astype(float))))
+    null = np.vstack(null)
+    centred = null - np.array([0.0, 0.5])
+    p = permutation_p(centred[:, 0], difference, alternative) if permutations else np.nan
+    auc_p = permutation_p(centred[:, 1], auc - 0.5, alternative) if permutations else np.nan
+
+    order = np.argsort(v, kind="stable")
+    ties = np.flatnonzero(np.r_[True, np.diff(v[order]) != 0])
+    draws = [np.empty((0, 2))]
+    for start in range(0, bootstraps, step):
+        size = min(step, bootstraps - start)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
+        draws.append(_weighted_contrast(counts[:, rows] * counts[:, columns], v, same, order, ties))
+    draws = np.vstack(draws)
+    low, high = interval(draws) if bootstraps else (np.full(2, np.nan), np.full(2, np.nan))
+
+    naive = []
+    for start in range(0, pair_bootstraps, step):
+        size = min(step, pair_bootstraps - start)
+        one = rng.choice(v[same], size=(size, n1)).mean(axis=1)
+        naive.append(one - rng.choice(v[~same], size=(size, n0)).mean(axis=1))
+    naive = np.concatenate(naive) if naive else np.array([np.nan])
+    pairs_low, pairs_high = interval(naive)
+    tails = {"greater": np.mean(naive <= 0), "less": np.mean(naive >= 0)}
+    tail = tails.get(alternative, min(1.0, 2 * min(tails.values())))
+    u_test = stats.mannwhitneyu(v[same], v[~same], alternative=alternative)
+    return Contrast(
+        within=float(v[same].mean()),
+        between=float(v[~same].mean()),
+        difference=difference,
+        low=float(low[0]),
+        high=float(high[0]),
+        p=p,
+        pairs_low=float(pairs_low),
+        pairs_high=float(pairs_high),
+        pairs_p=float((1 + tail * len(naive)) / (1 + len(naive))) if pair_bootstraps else np.nan,
+        mann_whitney_p=float(u_test.pvalue),
+        auc=auc,
+        auc_low=float(low[1]),
+        auc_high=float(high[1]),
+        auc_p=auc_p,
+        n_within=n1,
+        n_between=n0,
+        n=len(names),
+    )
+
+
+def _weighted_contrast(weight, v, same, order, ties) -> np.ndarray:
+    """(k, 2): difference of weighted means and weighted AUC, for (k, pairs) weights."""
+    weight = weight.astype(float)
+    w1, w0 = weight * same, weight * ~same
+    with np.errstate(invalid="ignore", divide="ignore"):
+        difference = w1 @ v / w1.sum(axis=1) - w0 @ v / w0.sum(axis=1)
+        g1 = np.add.reduceat(w1[:, order], ties, axis=1)
+        g0 = np.add.reduceat(w0[:, order], ties, axis=1)
+        below = np.cumsum(g0, axis=1) - g0 / 2
+        auc = (g1 * below).sum(axis=1) / (w1.sum(axis=1) * w0.sum(axis=1))
+    return np.column_stack([difference, auc])
+
+
+def _codes(labels, names: list, what: str) -> np.ndarray:
+    if isinstance(labels, pd.Series | Mapping):
+        table = dict(labels)
+        missing = [n for n in names if n not in table]
+        if missing:
+            raise DataError(f"{what}: none for benchmark '{missing[0]}'; {nearest(str(missing[0]), table)}")
+        labels = [table[n] for n in names]
+    series = pd.Series(list(labels), dtype=object)
+    if len(series) != len(names):
+        raise DataError(f"{what}: expected one a benchmark ({len(names)}), found {len(series)}.")
+    if series.isna().any():
+        raise DataError(f"{what}: missing for benchmark '{names[int(np.flatnonzero(series.isna())[0])]}'.")
+    return pd.factorize(series.astype(str))[0]
+
+
+def group_means(matrix, labels) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean overlap of every pair of labels (the paper's function map) and the number of pairs behind it.
+
+    The diagonal is the mean of within-label pairs, NaN for a label with a single benchmark.
+
+    >>> mean, count = group_means([[1, .8, .1], [.8, 1, .3], [.1, .3, 1]], ["x", "x", "y"])
+    >>> mean.loc["x", "y"].item(), count.loc["x", "x"].item()
+    (0.2, 1)
+    """
+    values, names = as_square(matrix)
+    _codes(labels, names, "labels")
+    if isinstance(labels, pd.Series | Mapping):
+        labels = [dict(labels)[n] for n in names]
+    labels = pd.Index([str(x) for x in labels])
+    kinds = sorted(set(labels))
+    member = np.array([labels == k for k in kinds], dtype=float)
+    off = np.where(np.eye(len(values), dtype=bool), 0.0, values)
+    total, count = member @ off @ member.T, member @ (1 - np.eye(len(values))) @ member.T
+    with np.errstate(invalid="ignore"):
+        mean = total / count
+    count = count.copy()
+    count[np.diag_indices(len(kinds))] /= 2
+    return pd.DataFrame(mean, kinds, kinds), pd.DataFrame(count.astype(int), kinds, kinds)
+
+
+def maximum_clique(matrix, threshold: float) -> list:
+    """Largest set of benchmarks whose every pair overlaps by at least `threshold` (ties: first by name).
+
+    >>> maximum_clique([[1, .9, .1], [.9, 1, .2], [.1, .2, 1]], 0.5)
+    [0, 1]
+    """
+    import networkx as nx
+
+    values, names = as_square(matrix)
+    graph = nx.Graph()
+    graph.add_nodes_from(range(len(names)))
+    graph.add_edges_from(zip(*np.nonzero(np.triu(values >= threshold, 1))))
+    best = max(nx.find_cliques(graph), key=lambda c: (len(c), [-i for i in sorted(c)]))
+    return [names[i] for i in sorted(best)]
