@@ -1,0 +1,620 @@
+"""HTML fragments of the book: one accessible, self-contained `<figure>` for each plot or table.
+
+A fragment works at three levels: without scripts and on paper it shows a static picture; on a page of the
+book ``_static/companion.js`` replaces the picture by the interactive plot; in JupyterLab the mime bundle also
+carries plotly's own format. Caption, data download and table twin are plain HTML at every level.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+
+CSV_LIMIT = 200_000  # bytes of a data URI; browsers accept more, a page of 3 MiB does not
+TWIN_LIMIT = 60_000  # bytes of a static picture
+TABLE_ROWS = 100  # plots drawn from at most so many rows get a table twin
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+_names: dict[str, tuple[Any, int]] = {}  # name -> (cell, run of that cell) of this notebook
+
+
+def escape(text: Any) -> str:
+    """Return text that HTML shows literally.
+
+    >>> escape('<b a="1">')
+    '&lt;b a=&quot;1&quot;&gt;'
+    """
+    return html.escape(str(text), quote=True)
+
+
+def plot_text(text: Any) -> str:
+    """Return text that plotly shows literally: it would read tags as markup and ``$...$`` as TeX.
+
+    >>> plot_text("a<b, $5 & $6")
+    'a&lt;b, &#36;5 &amp; &#36;6'
+    """
+    return html.escape(str(text), quote=False).replace("$", "&#36;")
+
+
+def compact(value: Any, digits: int = 5) -> Any:
+    """Return `value` as plain JSON types: floats to `digits` significant digits, NaN and infinity as None.
+
+    Arrays, Series and plotly's base64 arrays become lists.
+
+    >>> compact({"x": np.array([0.123456, np.nan, 3.0]), "n": np.int64(2)})
+    {'x': [0.12346, None, 3], 'n': 2}
+    """
+    if isinstance(value, Mapping):
+        if set(value) >= {"dtype", "bdata"}:  # plotly's typed arrays
+            array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]))
+            shape = value.get("shape")
+            if shape is not None:
+                array = array.reshape([int(n) for n in str(shape).split(",")])
+            return compact(array, digits)
+        return {str(k): compact(v, digits) for k, v in value.items()}
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return compact(value.tolist(), digits)
+    if isinstance(value, list | tuple):
+        return [compact(v, digits) for v in value]
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        value = float(value)
+        if not math.isfinite(value):
+            return None
+        short = float(f"{value:.{digits}g}")
+        return int(short) if short.is_integer() and abs(short) < 1e15 else short
+    return str(value)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a cell's text: `digits` decimals, scientific where those would all be zero, "–" for NaN.
+
+    >>> number(0.12345), number(12.0), number(0.00001234), number(float("nan")), number(7), number(True)
+    ('0.123', '12.000', '1.23e-05', '–', '7', 'yes')
+    """
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(int(value))
+    if isinstance(value, float | np.floating):
+        if math.isnan(value):
+            return "–"
+        if value != 0 and (abs(value) < 0.5 * 10**-digits or abs(value) >= 1e7):
+            return f"{value:.{max(digits - 1, 0)}e}"
+        return f"{value:.{digits}f}"
+    return "–" if value is None or value is pd.NA or value is pd.NaT else str(value)
+
+
+def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
+    """Return (CSV text, remark) with as many digits as fit :data:`CSV_LIMIT`; text None when nothing fits.
+
+    The index is written when it is named or not simply 0, 1, 2...
+    """
+    index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
+    for form, remark in (
+        ("%.10g", ""),
+        ("%.4g", "four significant digits"),
+        ("%.3g", "three significant digits"),
+    ):
+        text = frame.to_csv(index=index, float_format=form, lineterminator="\n")
+        if len(quote(text)) <= CSV_LIMIT:
+            return text, remark
+    return None, f"{len(frame):,} rows: too large for a page, see the study's artifacts"
+
+
+def table_html(frame: pd.DataFrame, digits: int = 3, sortable: bool = True) -> str:
+    """Return a `<table>` with escaped cells, header scopes and right-aligned numbers."""
+    index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
+    numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
+    head = [f'<th scope="col">{escape(frame.index.name or "")}</th>'] if index else []
+    head += [
+        f'<th scope="col"{" class=n" if n else ""}>{escape(c)}</th>'
+        for c, n in zip(frame.columns, numeric, strict=True)
+    ]
+    opening = ["<td class=n>" if n else "<td>" for n in numeric]
+    rows = []
+    for key, row in zip(frame.index, frame.itertuples(index=False, name=None), strict=True):
+        cells = [f'<th scope="row">{escape(key)}</th>'] if index else []
+        cells += [f"{o}{escape(number(v, digits))}</td>" for o, v in zip(opening, row, strict=True)]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    kind = "companion-table companion-sortable" if sortable else "companion-table"
+    return (
+        f'<table class="{kind}"><thead><tr>{"".join(head)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+
+
+def _cell() -> tuple[Any, int] | None:
+    """Return (identity of the notebook cell that runs now, its run number), or None outside a notebook."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell = get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    parent = shell.get_parent() or {}
+    run = shell.execution_count
+    return parent.get("metadata", {}).get("cellId", run), run
+
+
+def check_name(name: str) -> str:
+    """Return `name` when it is a slug that no other cell of this notebook uses, else raise ValueError."""
+    if not isinstance(name, str) or not SLUG.fullmatch(name):
+        raise ValueError(
+            f"name={name!r}: a figure's name is a slug of a-z, 0-9 and single hyphens, like 'overlap-map'"
+        )
+    here = _cell()
+    if here is not None:
+        before = _names.get(name)
+        if before is not None and (before[0] != here[0] or before[1] == here[1]):
+            raise ValueError(
+                f"name={name!r} already names a figure of this page; give each figure its own name"
+            )
+        _names[name] = here
+    return name
+
+
+def check_words(**words: str) -> None:
+    """Raise ValueError for an alt text or caption that is missing or blank."""
+    for key, text in words.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"{key}={text!r}: every figure needs {key} text; say in words what the reader would see"
+            )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure or table that displays itself in a notebook; made by `helpers.figures`.
+
+    ``html`` is the whole fragment. ``spec`` is plotly's ``{"data", "layout", "phone"}`` (None for a table),
+    ``data`` the frame behind the download, ``twin`` the static PNG.
+    """
+
+    name: str
+    alt: str
+    caption: str
+    data: pd.DataFrame
+    spec: dict[str, Any] | None = None
+    twin: bytes | None = None
+    title: str = ""
+    table: pd.DataFrame | None = None
+    digits: int = 3
+    height: int | None = None
+    legend: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+    @property
+    def html(self) -> str:
+        """The `<figure>` element: plot, static twin, legend, caption, download, table twin and plot data."""
+        identity = f"fig-{self.name}"
+        parts = [f'<figure class="companion-figure" id="{identity}">']
+        if self.title:
+            parts.append(f'<p class="companion-title">{escape(self.title)}</p>')
+        if self.spec is not None:
+            height, phone = self.spec["layout"]["height"], self.spec["phone"]["height"]
+            parts.append(
+                f'<div class="companion-plot" id="{identity}-plot" role="img" aria-label="{escape(self.alt)}" '
+                f'style="--plot-height:{height}px;--plot-height-phone:{phone}px"></div>'
+            )
+        if self.twin is not None:
+            width, high = png_size(self.twin)
+            parts.append(
+                f'<img class="companion-static no-scaled-link" alt="{escape(self.alt)}" '
+                f'width="{width}" height="{high}" style="max-width:100%;height:auto;background:#fff" '
+                f'src="data:image/png;base64,{base64.b64encode(self.twin).decode()}">'
+            )
+        if self.spec is None:
+            rows = len(self.data)
+            height = self.height or (420 if rows > 12 else None)
+            limit = f' style="max-height:{int(height)}px"' if height else ""
+            parts.append(
+                f'<div class="companion-scroll" tabindex="0" role="region" aria-label="{escape(self.alt)}"'
+                f"{limit}>{table_html(self.data, self.digits)}</div>"
+            )
+        if self.legend:
+            items = "".join(
+                f'<li><span class="companion-swatch" style="background:{escape(c)}"></span>{escape(t)}</li>'
+                for t, c in self.legend
+            )
+            parts.append(f'<ul class="companion-legend">{items}</ul>')
+        parts.append(f"<figcaption>{escape(self.caption)} {self._links()}</figcaption>")
+        if self.table is not None:
+            parts.append(
+                '<details class="companion-twin"><summary>Table of values</summary>'
+                f'<div class="companion-scroll" tabindex="0" role="region" '
+                f'aria-label="{escape("Values of the figure: " + self.alt)}" style="max-height:420px">'
+                f"{table_html(self.table, self.digits)}</div></details>"
+            )
+        if self.spec is not None:
+            text = json.dumps(self.spec, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            # "<" could close the script element or open a comment in it
+            parts.append(f'<script type="application/json">{text.replace("<", chr(92) + "u003c")}</script>')
+        parts.append("</figure>")
+        return "".join(parts)
+
+    def _links(self) -> str:
+        text, remark = csv_text(self.data)
+        note = f" ({escape(remark)})" if remark else ""
+        if text is None:
+            link = f"Data{note}"
+        else:
+            address = "data:text/csv;charset=utf-8," + quote(text)
+            link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
+            link += note
+        source = os.environ.get("COMPANION_SOURCE", "").strip()  # set by the runner: notebook and study
+        made = f' <span class="companion-source">Made by {escape(source)}.</span>' if source else ""
+        return f'<span class="companion-links">{link}.{made}</span>'
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.html}
+        if self.spec is not None:
+            bundle["application/vnd.plotly.v1+json"] = {k: self.spec[k] for k in ("data", "layout")}
+        return bundle
+
+    def __repr__(self) -> str:
+        return f"{'Table' if self.spec is None else 'Figure'} {self.name}: {self.alt}"
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Return (width, height) in pixels from a PNG's header."""
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+
+
+def picture(figure: Any, limit: int = TWIN_LIMIT) -> bytes:
+    """Return a matplotlib Figure as a white PNG of at most `limit` bytes; raise ValueError if that cannot be.
+
+    Colours are reduced to a palette, then the resolution from 110 dots per inch down to 50.
+    """
+    import warnings
+
+    from PIL import Image
+
+    for dots, colours in ((110, 128), (110, 32), (90, 32), (72, 32), (60, 16), (50, 16)):
+        raw = io.BytesIO()
+        with warnings.catch_warnings():  # a glyph missing from the font or a tight layout spoils nothing here
+            warnings.simplefilter("ignore")
+            figure.savefig(raw, format="png", dpi=dots, facecolor="white")
+        raw.seek(0)
+        small = io.BytesIO()
+        Image.open(raw).convert("RGB").quantize(colours).save(small, format="png", optimize=True)
+        if small.tell() <= limit:
+            return small.getvalue()
+    raise ValueError(
+        f"the static picture takes {small.tell():,} bytes at 50 dots per inch, the limit is {limit:,}; "
+        "draw less detail"
+    )
+
+
+def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ()) -> Any:
+    """Return a matplotlib Figure that shows a plotly ``{"data", "layout"}``, from the same numbers.
+
+    Understands scatter, bar, heatmap, box traces, line and rectangle shapes, log axes and
+    side-by-side panels. Raises ValueError for any other trace: the caller then passes ``static=``.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.patches import Patch
+
+    layout, traces = spec["layout"], spec["data"]
+    kinds = {t.get("type", "scatter") for t in traces} - {"scatter", "scattergl", "bar", "heatmap", "box"}
+    if kinds:
+        raise ValueError(
+            f"no static twin for {', '.join(sorted(kinds))} traces; pass static=, a matplotlib Figure"
+        )
+    panels = sorted({(t.get("xaxis", "x"), t.get("yaxis", "y")) for t in traces}) or [("x", "y")]
+    tall = layout.get("height", 450) / 100
+    size = {"font.size": 8, "text.parse_math": False, "font.family": "DejaVu Sans"}
+    with rc_context(size):
+        canvas = Canvas(
+            figsize=(7.2, min(max(tall * 0.95, 2.6), 8.5)), layout="constrained" if len(panels) == 1 else None
+        )
+        for x, y in panels:
+            x_axis, y_axis = layout.get(f"xaxis{x[1:]}", {}), layout.get(f"yaxis{y[1:]}", {})
+            if len(panels) == 1:
+                axes = canvas.add_subplot()
+            else:
+                (x0, x1), (y0, y1) = x_axis.get("domain", (0, 1)), y_axis.get("domain", (0, 1))
+                axes = canvas.add_axes((0.1 + 0.86 * x0, 0.12 + 0.8 * y0, 0.86 * (x1 - x0), 0.8 * (y1 - y0)))
+            mine = [t for t in traces if (t.get("xaxis", "x"), t.get("yaxis", "y")) == (x, y)]
+            _draw_panel(canvas, axes, mine, x_axis, y_axis)
+            for shape in layout.get("shapes", []):
+                if (
+                    shape.get("type") == "line"
+                    and shape.get("xref", "x") == "paper"
+                    and shape.get("yref", "y") == y
+                ):
+                    axes.axhline(shape["y0"], color="#555", linewidth=0.8, linestyle="--")
+                elif (
+                    shape.get("type") == "line"
+                    and shape.get("yref", "y") == "paper"
+                    and shape.get("xref", "x") == x
+                ):
+                    axes.axvline(shape["x0"], color="#555", linewidth=0.8, linestyle="--")
+                elif shape.get("type") == "line" and (shape.get("xref", "x"), shape.get("yref", "y")) == (
+                    x,
+                    y,
+                ):
+                    axes.plot(
+                        [shape["x0"], shape["x1"]], [shape["y0"], shape["y1"]], color="#333", linewidth=0.6
+                    )
+            for note in layout.get("annotations", []):
+                if note.get("xref") == "paper" and note.get("yref", "y") == y and note.get("text"):
+                    place = axes.get_yaxis_transform()
+                    axes.text(
+                        1,
+                        note["y"],
+                        html.unescape(note["text"]),
+                        transform=place,
+                        ha="right",
+                        va="bottom",
+                        fontsize=7,
+                    )
+                elif note.get("yref") == "paper" and note.get("xref", "x") == x and note.get("text"):
+                    place = axes.get_xaxis_transform()
+                    axes.text(
+                        note["x"],
+                        1,
+                        html.unescape(note["text"]),
+                        transform=place,
+                        ha="right",
+                        va="top",
+                        fontsize=7,
+                        rotation=90,
+                    )
+        if legend:
+            handles = [Patch(color=c, label=t) for t, c in legend]
+            canvas.legend(
+                handles=handles,
+                loc="outside lower center" if len(panels) == 1 else "lower center",
+                ncols=4,
+                fontsize=7,
+                frameon=False,
+            )
+    return canvas
+
+
+def _colour(value: Any) -> Any:
+    """Return a matplotlib colour for a plotly one."""
+    match = re.fullmatch(r"rgba?\(([^)]*)\)", str(value))
+    if not match:
+        return value
+    parts = [float(p) for p in match[1].split(",")]
+    return tuple(p / 255 for p in parts[:3]) + tuple(parts[3:])
+
+
+def _colormap(scale: Any) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if isinstance(scale, str):
+        from plotly.colors import get_colorscale
+
+        scale = get_colorscale(scale)
+    return LinearSegmentedColormap.from_list("twin", [(stop, _colour(c)) for stop, c in scale])
+
+
+def _title(axis: Mapping[str, Any]) -> str:
+    title = axis.get("title") or ""
+    return html.unescape(title.get("text") or "" if isinstance(title, Mapping) else title)
+
+
+SYMBOLS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "cross": "P",
+    "x": "X",
+    "star": "*",
+}
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+
+
+def _draw_panel(
+    canvas: Any, axes: Any, traces: Sequence[Mapping[str, Any]], x_axis: Any, y_axis: Any
+) -> None:
+    """Draw the traces of one pair of axes."""
+    from matplotlib.colors import Normalize
+
+    places: dict[str, dict[Any, int]] = {"x": {}, "y": {}}  # categories in order of appearance
+
+    def numbers(values: Any, side: str, axis: Mapping[str, Any]) -> np.ndarray:
+        values = list(values)
+        if axis.get("type") == "category" or any(isinstance(v, str) for v in values):
+            for v in list(axis.get("categoryarray") or []) + values:
+                places[side].setdefault(v, len(places[side]))
+            return np.array([places[side][v] for v in values], dtype=float)
+        return np.array([np.nan if v is None else v for v in values], dtype=float)
+
+    named = False
+    for index, trace in enumerate(traces):
+        kind = trace.get("type", "scatter")
+        label = html.unescape(str(trace.get("name") or "")) if trace.get("showlegend", True) else ""
+        marker, line = trace.get("marker") or {}, trace.get("line") or {}
+        if kind == "heatmap":
+            z = np.array([[np.nan if v is None else v for v in row] for row in trace["z"]], dtype=float)
+            x = numbers(trace.get("x", range(z.shape[1])), "x", x_axis)
+            y = numbers(trace.get("y", range(z.shape[0])), "y", y_axis)
+            axes.set_facecolor("#dddddd")
+            image = axes.pcolormesh(
+                x,
+                y,
+                z,
+                cmap=_colormap(trace["colorscale"]),
+                vmin=trace.get("zmin"),
+                vmax=trace.get("zmax"),
+                rasterized=True,
+            )
+            if trace.get("showscale", True):
+                canvas.colorbar(
+                    image, ax=axes, label=_title(trace.get("colorbar") or {}), fraction=0.046, pad=0.02
+                )
+        elif kind == "box":
+            side, other = ("x", "y") if trace.get("orientation") == "h" else ("y", "x")
+            values = numbers(trace[side], side, {})
+            where = numbers(
+                trace.get(other) or [trace.get("name", "")] * len(values),
+                other,
+                x_axis if other == "x" else y_axis,
+            )
+            colour = _colour(marker.get("color", "#2f7ec2"))
+            noise = np.random.default_rng(index).uniform(-0.22, 0.22, len(values))
+            pair = (where + noise, values) if other == "x" else (values, where + noise)
+            axes.scatter(*pair, s=6, color=colour, alpha=0.55, linewidths=0, label=label)
+            for spot in np.unique(where):
+                inside = values[(where == spot) & np.isfinite(values)]
+                axes.boxplot(
+                    [inside],
+                    positions=[spot],
+                    widths=0.5,
+                    orientation="vertical" if other == "x" else "horizontal",
+                    showfliers=False,
+                    manage_ticks=False,
+                    medianprops={"color": "black"},
+                )
+        elif kind == "bar":
+            across = trace.get("orientation") == "h"
+            values = numbers(trace["x"] if across else trace["y"], "x" if across else "y", {})
+            where = numbers(
+                trace["y"] if across else trace["x"], "y" if across else "x", y_axis if across else x_axis
+            )
+            bars = [t for t in traces if t.get("type") == "bar"]
+            width = 0.8 / len(bars)
+            shift = (bars.index(trace) - (len(bars) - 1) / 2) * width
+            colour = marker.get("color", "#2f7ec2")
+            colour = [_colour(c) for c in colour] if isinstance(colour, list | tuple) else _colour(colour)
+            (axes.barh if across else axes.bar)(where + shift, values, width, color=colour, label=label)
+            error = trace.get("error_x" if across else "error_y")
+            if error:
+                spread = _spread(error)
+                points = (values, where + shift) if across else (where + shift, values)
+                axes.errorbar(
+                    *points,
+                    **{"xerr" if across else "yerr": spread},
+                    fmt="none",
+                    ecolor="#333",
+                    elinewidth=0.8,
+                    capsize=2,
+                )
+        else:
+            x, y = numbers(trace["x"], "x", x_axis), numbers(trace["y"], "y", y_axis)
+            mode = trace.get("mode") or "lines"
+            if trace.get("fill") == "toself":
+                axes.fill(x, y, color=_colour(trace.get("fillcolor", "#ccc")), linewidth=0)
+                continue
+            if trace.get("fill"):
+                raise ValueError(
+                    f"no static twin for fill={trace['fill']!r}; pass static=<matplotlib Figure>"
+                )
+            if "lines" in mode:
+                axes.plot(
+                    x,
+                    y,
+                    color=_colour(line.get("color", "#2f7ec2")),
+                    linestyle=DASHES.get(line.get("dash", "solid"), "--"),
+                    linewidth=1.4,
+                    label=label if "markers" not in mode else "",
+                )
+            for error_key, side in (("error_y", "yerr"), ("error_x", "xerr")):
+                if trace.get(error_key):
+                    axes.errorbar(
+                        x, y, **{side: _spread(trace[error_key])}, fmt="none", ecolor="#999", elinewidth=0.7
+                    )
+            if "markers" in mode:
+                colour, symbol = (
+                    marker.get("color", line.get("color", "#2f7ec2")),
+                    marker.get("symbol", "circle"),
+                )
+                style = {
+                    "s": 18,
+                    "alpha": 0.85,
+                    "linewidths": 0,
+                    "label": label,
+                    "marker": SYMBOLS.get(symbol if isinstance(symbol, str) else "circle", "o"),
+                }
+                if isinstance(colour, list | tuple) and colour and not isinstance(colour[0], str):
+                    shade = np.array([np.nan if c is None else c for c in colour], dtype=float)
+                    norm = Normalize(
+                        marker.get("cmin", np.nanmin(shade)), marker.get("cmax", np.nanmax(shade))
+                    )
+                    image = axes.scatter(
+                        x, y, c=shade, cmap=_colormap(marker.get("colorscale", "Viridis")), norm=norm, **style
+                    )
+                    canvas.colorbar(
+                        image, ax=axes, label=_title(marker.get("colorbar") or {}), fraction=0.046, pad=0.02
+                    )
+                else:
+                    colour = (
+                        [_colour(c) for c in colour] if isinstance(colour, list | tuple) else _colour(colour)
+                    )
+                    axes.scatter(x, y, c=colour if isinstance(colour, list) else [colour], **style)
+            if "text" in mode and trace.get("text") is not None:
+                texts = trace["text"] if isinstance(trace["text"], list) else [trace["text"]] * len(x)
+                for a, b, text in zip(x, y, texts, strict=True):
+                    axes.annotate(
+                        html.unescape(str(text)),
+                        (a, b),
+                        fontsize=6,
+                        xytext=(3, 3),
+                        textcoords="offset points",
+                    )
+        named = named or bool(label and trace.get("showlegend", True))
+    for side, axis, setter in (("x", x_axis, axes.xaxis), ("y", y_axis, axes.yaxis)):
+        if places[side]:
+            names = list(places[side])
+            step = math.ceil(len(names) / 60)
+            shown = [n if len(str(n)) <= 30 else str(n)[:29] + "…" for n in names]
+            small = 6 if len(names) > 24 else 8
+            turn = (
+                {"rotation": 90}
+                if side == "x" and (len(names) > 8 or max(map(len, map(str, shown))) > 12)
+                else {}
+            )
+            setter.set_ticks(
+                range(0, len(names), step),
+                [html.unescape(str(n)) for n in shown[::step]],
+                fontsize=small,
+                **turn,
+            )
+        if axis.get("type") == "log":
+            (axes.set_xscale if side == "x" else axes.set_yscale)("log")
+        if axis.get("autorange") == "reversed":
+            (axes.invert_xaxis if side == "x" else axes.invert_yaxis)()
+        if axis.get("range"):
+            low, high = axis["range"]
+            (axes.set_xlim if side == "x" else axes.set_ylim)(
+                *((10**low, 10**high) if axis.get("type") == "log" else (low, high))
+            )
+    axes.set_xlabel(_title(x_axis))
+    axes.set_ylabel(_title(y_axis))
+    axes.spines[["top", "right"]].set_visible(False)
+    if named and len({t.get("name") for t in traces if t.get("showlegend", True)}) > 1:
+        axes.legend(fontsize=7, frameon=False, loc="best")
+
+
+def _spread(error: Mapping[str, Any]) -> np.ndarray:
+    """Return matplotlib's (below, above) for a plotly error bar."""
+    above = np.array([0.0 if v is None else v for v in error["array"]], dtype=float)
+    below = error.get("arrayminus")
+    below = above if below is None else np.array([0.0 if v is None else v for v in below], dtype=float)
+    return np.stack([below, above])
