@@ -1,0 +1,406 @@
+"""Surprisal of text under a causal language model: exact, batched, and never tokens x vocabulary in memory.
+
+Surprisal is ``-ln P(token | everything before it)`` in nats. Two modes:
+
+``stream``
+    The whole document in windows; every token is scored exactly once, with at least half a window of context
+    (:func:`token_surprisal`).
+``paper``
+    Each whitespace piece with up to 30 preceding pieces as context and only its *last* token kept
+    (:func:`paper_surprisal`), as the paper describes it.
+
+Start-token rule (:func:`start_token`): every window begins with the token that the tokenizer itself puts first;
+if it puts none, with its beginning-of-sequence token; without one, with its end-of-sequence token (which
+separates documents in training); without either there is no start token, and the first token of a text has no
+surprisal (NaN). Models such as Gemma are far off without it, so it begins *every* window, not only the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from helpers import alignment
+from helpers.errors import DataError, ModelError
+
+HEAD_BYTES = 64 * 2**20  # float32 logits held at once, on the CPU
+HEAD_BYTES_CUDA = 1024 * 2**20
+UNTOLD_CONTEXT = 2048  # window of a model that does not say how long its context is
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Token ids that go through the model together (start token included) and what is read off.
+
+    `at` are positions within `ids` whose surprisal is kept, `slot` where they go in the values of text `text`.
+    """
+
+    text: int
+    ids: np.ndarray
+    at: np.ndarray
+    slot: np.ndarray
+
+
+def start_token(tokenizer: Any) -> int | None:
+    """Return the id that begins every window by the rule in the module's docstring, or None."""
+    own = tokenizer("a", add_special_tokens=True, verbose=False)["input_ids"]
+    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    if len(own) > len(bare) and own[0] in tokenizer.all_special_ids and own[: len(bare)] != bare:
+        return int(own[0])
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return None
+
+
+def context_length(model: Any) -> int | None:
+    """Return the number of positions that the model's configuration allows, or None when it sets no limit."""
+    config = _text_config(model)
+    for key in ("max_position_embeddings", "n_positions", "seq_length", "max_seq_len", "n_ctx"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def token_surprisal(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    batch_tokens: int = 8192,
+    *,
+    window: int | None = None,
+    stride: int | None = None,
+    names: Sequence[str] | None = None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the surprisal of every token of every text, in nats.
+
+    Windows of similar length share a batch of at most `batch_tokens` positions (padding counted); the trunk
+    runs once per batch, the output head in chunks of rows, with a float32 log-sum-exp. Right padding without
+    a mask is exact because attention is causal. The order of the texts does not change any value.
+
+    Start-token rule: the token that the tokenizer itself puts first, else its bos, else its eos token begins
+    every window; it has no surprisal of its own. Without any of them the first token of a text is NaN.
+
+    Parameters
+    ----------
+    model, tokenizer : a causal transformers model and its fast tokenizer.
+    texts : any number of strings, of any length; special tokens spelt out in them are read as plain text.
+    batch_tokens : budget of one batch, in positions; halved by itself when memory runs out.
+    window, stride : positions of a window, start token included (default: the model's context, at most 2048),
+        and new tokens per further window (default half a window, which is also the maximum).
+    names : what to call the texts in error messages.
+
+    Returns
+    -------
+    One pair per text: spans, int64 (n_tokens, 2), start and end of each token in characters of the text; and
+    nats, float64 (n_tokens,). An empty text gives two empty arrays.
+
+    Raises
+    ------
+    ModelError
+        The model gives NaN or infinite surprisal (model and text are named), it has no output head, the
+        tokenizer gives no offsets, or memory is too small for a single window.
+    DataError
+        Impossible window or stride.
+    """
+    texts = list(texts)
+    ids, offsets = alignment.tokenize(tokenizer, texts)
+    scorer = Scorer(model)
+    start = start_token(tokenizer)
+    length, stride = window_sizes(model, window, stride)
+    windows = [w for t, row in enumerate(ids) for w in stream_windows(t, row, start, length, stride)]
+    values = [np.full(len(row), np.nan) for row in ids]
+    scorer.fill(windows, values, batch_tokens)
+    _check(values, 1 if start is None else 0, scorer.name, names, offsets)
+    return list(zip(offsets, values))
+
+
+def window_sizes(model: Any, window: int | None, stride: int | None) -> tuple[int, int]:
+    """Return window and stride in positions, checked against each other and against the model's context."""
+    limit = context_length(model)
+    if window is None:
+        window = min(limit or UNTOLD_CONTEXT, UNTOLD_CONTEXT)
+    if window < 2 or (limit and window > limit):
+        raise DataError(f"window: {window} positions, but the model allows 2 to {limit or 'any number'}.")
+    stride = window // 2 if stride is None else stride
+    if not 1 <= stride <= window // 2:
+        raise DataError(
+            f"stride: {stride}; give 1 to {window // 2}, so that half a window of context remains."
+        )
+    return window, stride
+
+
+def stream_windows(
+    text: int, ids: np.ndarray, start: int | None, window: int, stride: int
+) -> Iterator[Window]:
+    """Yield the windows of one tokenised text: every token scored once, at least half a window of context.
+
+    >>> [(w.ids.tolist(), w.slot.tolist()) for w in stream_windows(0, np.arange(1, 8), 0, 4, 2)]
+    [([0, 1, 2, 3], [0, 1, 2]), ([0, 3, 4, 5], [3, 4]), ([0, 5, 6, 7], [5, 6])]
+    """
+    lead = np.array([] if start is None else [start], dtype=np.int64)
+    room = window - len(lead)
+    first = 0 if len(lead) else 1  # without a start token nothing predicts the first token
+    done = min(room, len(ids))
+    if done > first:
+        slot = np.arange(first, done)
+        yield Window(text, np.concatenate([lead, ids[:done]]), slot + len(lead), slot)
+    while done < len(ids):
+        end = min(done + stride, len(ids))
+        low = done + stride - room
+        slot = np.arange(done, end)
+        yield Window(text, np.concatenate([lead, ids[low:end]]), slot - low + len(lead), slot)
+        done = end
+
+
+def paper_surprisal(
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    pieces: ArrayLike,
+    *,
+    context_pieces: int = 30,
+    batch_tokens: int = 8192,
+    name: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the surprisal of every piece given up to 30 preceding pieces, in nats, as the paper scores them.
+
+    The text from the start of the first context piece to the end of the piece is tokenised on its own. The
+    paper keeps the last token only; `whole` sums all tokens of the piece in the same context, so the two
+    differ by the last-token rule alone. Windows that are a prefix of another (the first pieces of a document,
+    repeated contexts) share one forward pass. ``exp(last)`` is the paper's perplexity, ``-last`` the
+    log-probability that the released code stores.
+
+    Parameters
+    ----------
+    pieces : (n, 2) integers, character spans of the pieces in `text`, in order.
+
+    Returns
+    -------
+    dict with `last` and `whole`, float64 (n,), and `tokens`, int64 (n,), the piece's number of tokens.
+
+    Raises ModelError as :func:`token_surprisal` does, and when a context does not fit the model.
+    """
+    pieces = np.asarray(pieces, dtype=np.int64).reshape(-1, 2)
+    begins = pieces[np.maximum(np.arange(len(pieces)) - context_pieces, 0), 0] if len(pieces) else []
+    ids, offsets = alignment.tokenize(tokenizer, [text[b:e] for b, e in zip(begins, pieces[:, 1])])
+    start = start_token(tokenizer)
+    lead = np.array([] if start is None else [start], dtype=np.int64)
+    limit = context_length(model)
+    scorer = Scorer(model)
+    windows, values = [], []
+    for k, (row, spans) in enumerate(zip(ids, offsets)):
+        if limit and len(row) + len(lead) > limit:
+            raise ModelError(
+                f"{scorer.name}: piece {k} of {name or 'the text'} with its context has {len(row)} tokens, the "
+                f"model allows {limit}; use fewer context pieces or mode 'stream'."
+            )
+        own = np.flatnonzero(spans[:, 1] > pieces[k, 0] - begins[k])
+        own = own if len(own) or not len(row) else np.array([len(row) - 1])
+        values.append(np.full(len(own), np.nan))
+        at = own + len(lead)
+        usable = at > 0
+        windows.append(Window(k, np.concatenate([lead, row]), at[usable], np.arange(len(own))[usable]))
+    scorer.fill(windows, values, batch_tokens)
+    _check(values[1 if start is None else 0 :], 0, scorer.name, [name or "the text"] * len(values), None)
+    empty = [k for k, v in enumerate(values) if not len(v)]
+    if empty:
+        raise ModelError(
+            f"{scorer.name}: the tokenizer gives no token for piece {empty[0]} of {name or 'the text'}."
+        )
+    return {
+        "last": np.array([v[-1] for v in values]),
+        "whole": np.array([v.sum() for v in values]),
+        "tokens": np.array([len(v) for v in values], dtype=np.int64),
+    }
+
+
+def bits_per_byte(nats: ArrayLike, size: ArrayLike) -> np.ndarray:
+    """Return surprisal in bits per UTF-8 byte, ``nats / (ln 2 * bytes)``.
+
+    >>> float(bits_per_byte(np.log(2) * 12, 4))
+    3.0
+    """
+    return np.asarray(nats, dtype=np.float64) / (np.log(2) * np.asarray(size, dtype=np.float64))
+
+
+class Scorer:
+    """A model taken apart into trunk and output head, so that logits exist only a chunk of rows at a time."""
+
+    def __init__(self, model: Any):
+        self.model = model.eval()
+        self.name = getattr(model, "name_or_path", "") or type(model).__name__
+        self.head = model.get_output_embeddings()
+        self.trunk = model.base_model
+        if self.head is None or self.trunk is model:
+            raise ModelError(
+                f"{self.name}: {type(model).__name__} has no language-model head; use a causal model."
+            )
+        config = _text_config(model)
+        self.cap = getattr(config, "final_logit_softcapping", None)
+        # Families write the factor on the logits under different names, some as a divisor.
+        self.scale = float(getattr(config, "logit_scale", None) or 1) / float(
+            getattr(config, "logits_scaling", None) or 1
+        )
+        self.device = next(model.parameters()).device
+        self.limit: int | None = None  # positions a batch may hold after memory ran out once
+        self._probe()
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits (rows, vocabulary) of hidden states (rows, width)."""
+        logits = self.head(hidden).float()
+        if self.scale != 1:
+            logits *= self.scale
+        return torch.tanh(logits / self.cap) * self.cap if self.cap else logits
+
+    @torch.inference_mode()
+    def _probe(self) -> None:
+        """Compare trunk and head with the model's own logits once; a family that does more is refused."""
+        if getattr(self.model, "_companion_probed", False):
+            return
+        size = self.head.weight.shape[0]
+        ids = torch.arange(1, 5, device=self.device)[None] % size
+        own = self.model(input_ids=ids, use_cache=False).logits[0].float()
+        ours = self.logits(self._hidden(ids)[0])
+        gap = (own - ours).abs().max().item()
+        scale = max(1.0, own.abs().max().item())
+        if gap > scale * (0.05 if self.head.weight.dtype != torch.float32 else 1e-4):
+            raise ModelError(
+                f"{self.name}: {type(self.model).__name__} does more between trunk and logits than this program "
+                f"knows (largest difference {gap:.3g}); this model family is not supported yet."
+            )
+        self.model._companion_probed = True
+
+    def _hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+
+    def fill(self, windows: Sequence[Window], values: list[np.ndarray], batch_tokens: int) -> None:
+        """Score the windows and write nats into ``values[window.text][window.slot]``."""
+        for batch in batches(merge_prefixes(windows), batch_tokens):
+            self._fill_batch(batch, values)
+
+    def _fill_batch(self, batch: list[tuple[np.ndarray, list[Window]]], values: list[np.ndarray]) -> None:
+        width = len(batch[-1][0])
+        if len(batch) > 1 and self.limit and width * len(batch) > self.limit:
+            return self._split(batch, values)
+        try:
+            nats, rows = self._score(batch, width)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if len(batch) == 1:
+                raise ModelError(
+                    f"{self.name}: not enough memory for one window of {width} tokens; choose a shorter window."
+                ) from None
+            self.limit = max(width, width * len(batch) // 2)
+            return self._split(batch, values)
+        position = 0
+        for row in rows:
+            values[row.text][row.slot] = nats[position : position + len(row.slot)]
+            position += len(row.slot)
+        return None
+
+    def _split(self, batch: list, values: list[np.ndarray]) -> None:
+        half = len(batch) // 2
+        self._fill_batch(batch[:half], values)
+        self._fill_batch(batch[half:], values)
+
+    @torch.inference_mode()
+    def _score(
+        self, batch: list[tuple[np.ndarray, list[Window]]], width: int
+    ) -> tuple[np.ndarray, list[Window]]:
+        grid = np.zeros((len(batch), width), dtype=np.int64)
+        where, rows = [], []
+        for b, (ids, members) in enumerate(batch):
+            grid[b, : len(ids)] = ids
+            for window in members:
+                where.append(b * width + window.at)
+                rows.append(window)
+        where = torch.from_numpy(np.concatenate(where)).to(self.device)
+        ids = torch.from_numpy(grid).to(self.device)
+        hidden = self._hidden(ids).flatten(0, 1)
+        target = ids.flatten()
+        chunk = HEAD_BYTES_CUDA if self.device.type == "cuda" else HEAD_BYTES
+        chunk = max(1, chunk // (4 * self.head.weight.shape[0]))
+        parts = []
+        for at in where.split(chunk):
+            logits = self.logits(hidden[at - 1])
+            picked = logits.gather(1, target[at, None])[:, 0]
+            parts.append(torch.logsumexp(logits, 1) - picked)
+        return torch.cat(parts).double().cpu().numpy(), rows
+
+
+def merge_prefixes(windows: Sequence[Window]) -> list[tuple[np.ndarray, list[Window]]]:
+    """Return the distinct token sequences to compute, each with the windows read off it, shortest first.
+
+    A window whose ids are a prefix of another's is read off that one. The order depends on the ids alone.
+
+    >>> a = Window(0, np.array([1, 2]), np.array([1]), np.array([0]))
+    >>> b = Window(1, np.array([1, 2, 3]), np.array([2]), np.array([0]))
+    >>> [(ids.tolist(), len(members)) for ids, members in merge_prefixes([a, b])]
+    [([1, 2, 3], 2)]
+    """
+    ordered = sorted(
+        (w for w in windows if len(w.at)), key=lambda w: w.ids.astype(">i8").tobytes(), reverse=True
+    )
+    merged: list[tuple[np.ndarray, list[Window]]] = []
+    for window in ordered:  # a prefix sorts directly after the longest sequence that begins with it
+        if merged and np.array_equal(merged[-1][0][: len(window.ids)], window.ids):
+            merged[-1][1].append(window)
+        else:
+            merged.append((window.ids, [window]))
+    return sorted(merged, key=lambda item: len(item[0]))
+
+
+def batches(sequences: Sequence[tuple[np.ndarray, list]], batch_tokens: int) -> Iterator[list]:
+    """Yield runs of length-sorted sequences whose padded size stays within `batch_tokens` (at least one)."""
+    batch: list = []
+    for item in sequences:
+        if batch and len(item[0]) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _check(
+    values: list[np.ndarray], skip: int, model: str, names: Sequence[str] | None, offsets: Any
+) -> None:
+    for k, row in enumerate(values):
+        bad = np.flatnonzero(~np.isfinite(row[skip:]))
+        if len(bad):
+            token = int(bad[0]) + skip
+            what = names[k] if names is not None else f"text {k}"
+            where = (
+                f" (characters {offsets[k][token][0]} to {offsets[k][token][1]})"
+                if offsets is not None
+                else ""
+            )
+            raise ModelError(
+                f"model {model} gives surprisal {row[token]} for token {token} of {what}{where}; {len(bad)} of "
+                f"{len(row)} values are not finite. The weights are damaged or the number format is too narrow: "
+                "load the model again, or in float32."
+            )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in said
+        or "can't allocate" in said
+    )
+
+
+def _text_config(model: Any) -> Any:
+    config = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
