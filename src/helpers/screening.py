@@ -1,0 +1,563 @@
+"""Screening: which of millions of units order the models as a benchmark does.
+
+Surprisal is (n_units, n_models), scores are (n_benchmarks, n_models); NaN means *not measured* and is left
+out pairwise. Every statistic is computed from one small-integer table, the *sign sums* ``S[k] = sum over l
+of sign(p_k - p_l)``, which is twice the centred average rank of model k within a unit:
+
+    gamma = sum over k<l of sign(y_k - y_l) (rank_k - rank_l)
+          = sum over k of c_k rank_k,  with c_k = sum over l of sign(y_k - y_l)
+          = 1/2 sum over k of c_k S_k                       (because the c_k sum to zero)
+
+so a unit is ranked once, and all benchmarks that the same models sat are one matrix product. The sums are
+integers, hence exact in floating point, hence the same for every partition of the units into blocks.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from helpers.errors import DataError, nearest
+
+Ties = Literal["average", "name"]
+Statistic = Literal["thrush", "preselect"]
+
+TILE = 8192  # units handled at a time, so that intermediate values stay in a core's cache
+BINS = 1 << 12  # of the running histogram that finds a stream's cut: fits a core's first-level cache
+SPOOL_MEMORY = 256 << 20  # bytes of ranks held in memory before a stream spools them to disk
+_EXACT_MODELS = 256  # up to here every sum is an integer below 2**24, exact in float32
+
+
+def thrush(surprisal: np.ndarray, scores: np.ndarray, ties: Ties = "average") -> np.ndarray:
+    """Rank agreement of every unit with every benchmark (the paper's Thrush statistic).
+
+    Parameters
+    ----------
+    surprisal : (n_units, n_models) float array
+        Nats per unit (any increasing transform, such as perplexity, gives the same result). NaN = not
+        measured.
+    scores : (n_benchmarks, n_models) float array
+        Higher is better. NaN = not measured.
+    ties : {"average", "name"}
+        ``"average"``: tied models share their average rank, tied scores contribute nothing.
+        ``"name"``: ties in surprisal AND in scores are broken by column order, the earlier column being the
+        smaller (as ``pandas.Series.rank(method="first")``); with columns sorted by model name this is the
+        alphabetical order of the authors' released code.
+
+    Returns
+    -------
+    (n_units, n_benchmarks) float array
+        ``gamma_j = sum over k<l of sign(y_k - y_l) (rank_j(p_k) - rank_j(p_l))``: NEGATIVE where surprisal
+        falls as the score rises. float32 up to 256 models, float64 above; exact (multiples of 1/2) in both.
+        NaN where fewer than two models have both values.
+
+    Raises
+    ------
+    DataError
+        Wrong shapes, infinite values, or a benchmark whose measured scores are all equal.
+
+    Notes
+    -----
+    Without ties Spearman's rho is ``6 gamma / (m (m^2 - 1))``. The released code sums over ordered pairs
+    and thus returns twice this value; order and selected units are the same. Ranks are taken among the
+    models that have both a surprisal and a score; a unit or benchmark with fewer models has a smaller
+    range. Source: METHOD, "Thrush screening" (arXiv 2509.23488).
+
+    Examples
+    --------
+    >>> surprisal = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0]])
+    >>> thrush(surprisal, np.array([[0.1, 0.2, 0.3, 0.4]]))
+    array([[-10.],
+           [  8.]], dtype=float32)
+    """
+    return _full(surprisal, scores, ties, "thrush")
+
+
+def preselect(surprisal: np.ndarray, scores: np.ndarray, ties: Ties = "average") -> np.ndarray:
+    """Share of model pairs that a unit orders against a benchmark (the Pre-select statistic).
+
+    With models sorted by ascending score, ``eta_j = sum over k<l of 1{p_(k) > p_(l)} / (m (m - 1) / 2)``: 1
+    where surprisal falls whenever the score rises. Always ``eta = (1 - tau_a) / 2`` with Kendall's tau-a of
+    score and surprisal: with ``ties="average"`` a tied pair counts one half, with ``ties="name"`` it is
+    ordered by column.
+
+    Parameters, errors and missing values as in :func:`thrush` (the pairs are those that both values measure).
+    Returns (n_units, n_benchmarks) floats in [0, 1]. Source: METHOD, "Pre-select screening".
+
+    >>> surprisal = np.array([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 4.0, 3.0]])
+    >>> preselect(surprisal, np.array([[0.1, 0.2, 0.3, 0.4]])).round(4)
+    array([[1.    ],
+           [0.1667]], dtype=float32)
+    """
+    return _full(surprisal, scores, ties, "preselect")
+
+
+def screen(statistic: np.ndarray, ratio: float = 0.01) -> list[np.ndarray]:
+    """Keep, per benchmark, both tails of a screening statistic.
+
+    Parameters
+    ----------
+    statistic : (n_units, n_benchmarks) float array
+        From :func:`thrush` or :func:`preselect`. Units whose statistic is NaN are not eligible.
+    ratio : float in (0, 0.5]
+        Share of the eligible units kept at EACH end: ``k = max(1, floor(ratio * n))`` units (a floor computed
+        with a slack of 1e-9, so that 0.29 of 100 is 29).
+
+    Returns
+    -------
+    list of n_benchmarks sorted int64 arrays of unit positions
+        The first and last k in the total order (statistic, position): ties are broken by position, and the
+        two tails never share a unit (unless there is only one unit).
+
+    >>> screen(np.array([[3.0], [1.0], [2.0], [1.0]]), ratio=0.25)
+    [array([0, 1])]
+    """
+    statistic = np.asarray(statistic)
+    if statistic.ndim != 2:
+        raise DataError(
+            f"statistic has shape {statistic.shape}; expected (n_units, n_benchmarks), as thrush returns."
+        )
+    _check_ratio(ratio)
+    kept = []
+    for j in range(statistic.shape[1]):
+        values = np.ascontiguousarray(statistic[:, j])
+        positions = np.flatnonzero(~np.isnan(values))
+        k = tail_size(len(positions), ratio, j)
+        if len(positions) < len(values):
+            values = values[positions]
+        kept.append(np.sort(positions[np.concatenate(_tails(values, np.arange(len(values)), k))]))
+    return kept
+
+
+def tail_size(n_units: int, ratio: float, benchmark: int | None = None) -> int:
+    """Return how many of `n_units` eligible units :func:`screen` keeps at each end.
+
+    >>> tail_size(1000, 0.01), tail_size(57, 0.01)
+    (10, 1)
+    """
+    if n_units == 0:
+        where = "" if benchmark is None else f" of benchmark row {benchmark}"
+        raise DataError(
+            f"No unit has a statistic{where}: every unit lacks surprisal or scores for all but one model."
+        )
+    return max(1, int(np.floor(ratio * n_units + 1e-9)))
+
+
+def screen_stream(
+    blocks: Iterable[np.ndarray],
+    scores: np.ndarray,
+    ratio: float = 0.01,
+    *,
+    statistic: Statistic = "thrush",
+    ties: Ties = "average",
+) -> list[np.ndarray]:
+    """Equal to ``screen(thrush(surprisal, scores), ratio)`` for surprisal that comes in blocks.
+
+    Parameters
+    ----------
+    blocks : iterable of (n_block_units, n_models) float arrays
+        Consumed once; any partition, empty blocks included, gives the identical result.
+        :func:`parquet_blocks` makes them from files.
+    scores, ratio, statistic, ties
+        As in :func:`thrush` and :func:`screen`.
+
+    Returns
+    -------
+    list of n_benchmarks sorted int64 arrays of positions in the concatenation of the blocks
+
+    Notes
+    -----
+    How many units the ratio keeps is known only at the end of a stream, so no filter can be applied on the
+    way without risking a different answer. The stream is therefore ranked once into one byte a model and
+    unit (two above 128 models), kept in a temporary file beyond 256 MiB; a histogram per benchmark finds
+    the cut, and a second pass over the ranks collects the units. Memory: one block + the histograms + the
+    result. On a cluster use :class:`Screener` directly, whose parts need no file.
+    """
+    screener = Screener(scores, ratio, statistic=statistic, ties=ties)
+    tally, lengths = screener._nothing(), []
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as spool:
+        for number, block in enumerate(blocks):
+            block = _check_surprisal(block, screener.n_models, f"block {number}: surprisal")
+            for start in range(0, len(block), TILE):
+                tile = screener._rank(block[start : start + TILE])
+                screener._count(tile, tally)
+                for sums in tile:
+                    spool.write(sums.tobytes())
+                lengths.append(tile[0].shape[1])
+        if not lengths:
+            raise DataError(
+                "The stream of blocks holds no unit; expected arrays of shape (n_block_units, n_models)."
+            )
+        limits = screener.limits(tally)
+        spool.seek(0)
+        parts, start = [], 0
+        for length in lengths:
+            tile = [_read(spool, group, length) for group in screener.groups]
+            parts.append(screener._gather(tile, start, limits))
+            if len(parts) > 64:
+                parts = [screener.merge(parts, limits)]
+            start += length
+    return screener.finish(parts, limits)
+
+
+def parquet_blocks(
+    files: str | Path | Sequence[str | Path], models: Sequence[str] | None = None, rows: int = 1 << 16
+) -> Iterator[np.ndarray]:
+    """Yield (n_block_units, n_models) arrays from Parquet files with one column a model, in file order.
+
+    `models` names the columns and their order (default: all columns except ``unit_id``, as in the first
+    file). Raises DataError for a column that a file lacks.
+    """
+    for path in [files] if isinstance(files, str | Path) else files:
+        source = pq.ParquetFile(path)
+        present = [name for name in source.schema_arrow.names if name not in ("unit_id", "__index_level_0__")]
+        models = list(present if models is None else models)
+        for name in models:
+            if name not in present:
+                raise DataError(f"{Path(path).name} has no column '{name}'; {nearest(name, present)}")
+        for batch in source.iter_batches(batch_size=rows, columns=models):
+            yield np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in models])
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Histograms of a statistic over some units, (n_benchmarks, BINS) int64; merging is adding up."""
+
+    counts: np.ndarray
+
+    def merge(self, other: Tally) -> Tally:
+        """Return the tally of both sets of units; associative and commutative: any reduction tree will do."""
+        return Tally(self.counts + other.counts)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The cut of each benchmark: units per tail, and the histogram bins that hold a tail's last unit."""
+
+    k: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Units that may belong to a tail: benchmark row, position and value, in the order of units."""
+
+    rows: np.ndarray
+    positions: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence[Candidates]) -> Candidates:
+        """Return all parts as one."""
+        fields = ("rows", "positions", "values")
+        return cls(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+
+    def take(self, chosen: np.ndarray) -> Candidates:
+        """Return the entries at the positions `chosen`."""
+        return Candidates(self.rows[chosen], self.positions[chosen], self.values[chosen])
+
+
+class Screener:
+    """Screening as map and reduce, for blocks that live on different workers.
+
+    >>> rng = np.random.default_rng(0)
+    >>> surprisal, scores = rng.normal(size=(1000, 12)), rng.normal(size=(3, 12))
+    >>> blocks, starts = np.split(surprisal, [300, 310]), [0, 300, 310]
+    >>> screener = Screener(scores, ratio=0.02)
+    >>> first, *others = [screener.tally(block) for block in blocks]                    # map
+    >>> for other in others: first = first.merge(other)                                 # reduce
+    >>> limits = screener.limits(first)
+    >>> parts = [screener.collect(b, s, limits) for b, s in zip(blocks, starts)]       # map
+    >>> kept = screener.finish(parts, limits)                                        # in unit order
+    >>> whole = screen(thrush(surprisal, scores), ratio=0.02)
+    >>> all(np.array_equal(a, b) for a, b in zip(kept, whole))
+    True
+    """
+
+    def __init__(
+        self,
+        scores: np.ndarray,
+        ratio: float = 0.01,
+        *,
+        statistic: Statistic = "thrush",
+        ties: Ties = "average",
+    ) -> None:
+        _check_ratio(ratio)
+        scores = _check_scores(scores)
+        self.n_benchmarks, self.n_models = scores.shape
+        self.ratio, self.ties = ratio, ties
+        self.groups = _groups(scores, ties, statistic)
+        # One monotone map from value to bin per benchmark: bin = floor(value * scale + shift).
+        self._scale = np.empty((self.n_benchmarks, 1), dtype=self.groups[0].dtype)
+        self._shift = np.empty_like(self._scale)
+        for group in self.groups:
+            low, high = group.range
+            self._scale[group.rows] = (BINS - 1) / (high - low)
+            self._shift[group.rows] = -low * (BINS - 1) / (high - low)
+
+    def tally(self, block: np.ndarray) -> Tally:
+        """Count one block, (n_block_units, n_models)."""
+        block = _check_surprisal(block, self.n_models)
+        total = self._nothing()
+        for start in range(0, len(block), TILE):
+            self._count(self._rank(block[start : start + TILE]), total)
+        return total
+
+    def limits(self, tally: Tally) -> Limits:
+        """Return where the tails end, from the tally of ALL units."""
+        sizes = tally.counts.sum(axis=1)
+        k = np.array([tail_size(int(n), self.ratio, j) for j, n in enumerate(sizes)])
+        upward = np.cumsum(tally.counts, axis=1)
+        low = (upward < k[:, None]).sum(axis=1)
+        high = (upward <= (sizes - k)[:, None]).sum(axis=1)
+        return Limits(k, low, high)
+
+    def collect(self, block: np.ndarray, start: int, limits: Limits) -> Candidates:
+        """Return the candidates of one block whose first unit has position `start`."""
+        block = _check_surprisal(block, self.n_models)
+        parts = [
+            self._gather(self._rank(block[offset : offset + TILE]), start + offset, limits)
+            for offset in range(0, len(block), TILE)
+        ]
+        return self.merge(parts, limits)
+
+    def merge(self, parts: Sequence[Candidates], limits: Limits) -> Candidates:
+        """Join candidates given in the order of units, and keep no more of them than can matter."""
+        joined = Candidates.join(parts)
+        if len(joined.rows) <= 4 * int(limits.k.sum()) + BINS:
+            return joined
+        chosen = [kept[tail] for kept in self._extremes(joined, limits) for tail in (0, 1)]
+        return joined.take(np.sort(np.concatenate(chosen)))
+
+    def finish(self, parts: Sequence[Candidates], limits: Limits) -> list[np.ndarray]:
+        """Return the sorted positions, as :func:`screen` does, from the parts in the order of units."""
+        joined = Candidates.join(parts)
+        return [np.sort(joined.positions[np.concatenate(kept)]) for kept in self._extremes(joined, limits)]
+
+    def _extremes(self, joined: Candidates, limits: Limits) -> list[tuple[np.ndarray, np.ndarray]]:
+        by_row = np.argsort(joined.rows, kind="stable")
+        ends = np.searchsorted(joined.rows[by_row], np.arange(self.n_benchmarks + 1))
+        result = []
+        for j in range(self.n_benchmarks):
+            inside = by_row[ends[j] : ends[j + 1]]
+            result.append(_tails(joined.values[inside], inside, int(limits.k[j])))
+        return result
+
+    def _nothing(self) -> Tally:
+        return Tally(np.zeros((self.n_benchmarks, BINS), dtype=np.int64))
+
+    def _rank(self, tile: np.ndarray) -> list[np.ndarray]:
+        return [_sign_sums(tile[:, g.columns] if g.partial else tile, self.ties) for g in self.groups]
+
+    def _count(self, tile: list[np.ndarray], tally: Tally) -> None:
+        for group, _, scaled in self._scaled(tile):
+            known = ~np.isnan(scaled)
+            whole = known.all()
+            bins = (scaled if whole else np.nan_to_num(scaled)).astype(np.intp)
+            for i, row in enumerate(group.rows):
+                line = bins[i] if whole else bins[i][known[i]]
+                tally.counts[row] += np.bincount(line, minlength=BINS)
+
+    def _gather(self, tile: list[np.ndarray], start: int, limits: Limits) -> Candidates:
+        parts = []
+        for group, values, scaled in self._scaled(tile):
+            low = limits.low[group.rows, None].astype(scaled.dtype)
+            high = limits.high[group.rows, None].astype(scaled.dtype)
+            row, unit = np.nonzero((scaled < low + 1) | (scaled >= high))
+            parts.append(Candidates(group.rows[row], unit + start, values[row, unit]))
+        return Candidates.join(parts)
+
+    def _scaled(self, tile: list[np.ndarray]) -> Iterator[tuple]:
+        for group, sums in zip(self.groups, tile):
+            values = group.values(sums)
+            yield group, values, values * self._scale[group.rows] + self._shift[group.rows]
+
+
+def _full(surprisal: np.ndarray, scores: np.ndarray, ties: Ties, statistic: Statistic) -> np.ndarray:
+    scores = _check_scores(scores)
+    surprisal = _check_surprisal(surprisal, scores.shape[1])
+    groups = _groups(scores, ties, statistic)
+    # Benchmark by benchmark in memory: the product fills it row by row, and screening reads whole columns.
+    out = np.empty((len(scores), len(surprisal)), dtype=groups[0].dtype)
+    for start in range(0, len(surprisal), TILE):
+        tile = surprisal[start : start + TILE]
+        for group in groups:
+            sums = _sign_sums(tile[:, group.columns] if group.partial else tile, ties)
+            out[slice(None) if len(groups) == 1 else group.rows, start : start + TILE] = group.values(sums)
+    return out.T
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Benchmarks (`rows`) that the same models (`columns`) sat, so that one ranking serves them all."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    partial: bool  # some models are left out
+    signs: np.ndarray  # (rows, m, m): sign(y_k - y_l), antisymmetric
+    weights: np.ndarray  # thrush: (rows, m) half sums of signs; preselect: (rows, pairs) signs of k<l
+    statistic: Statistic
+
+    @property
+    def dtype(self) -> type:
+        return np.float32 if len(self.columns) <= _EXACT_MODELS else np.float64
+
+    @property
+    def range(self) -> tuple[float, float]:
+        m = len(self.columns)
+        bound = m * (m * m - 1) / 6
+        return (-bound, bound) if self.statistic == "thrush" else (0.0, 1.0)
+
+    def values(self, sums: np.ndarray) -> np.ndarray:
+        """Return (rows, n_units) values of the statistic from (m, n_units) sign sums."""
+        absent = sums == _missing(len(sums))
+        holes = np.flatnonzero(absent.any(axis=0)) if absent.any() else ()
+        clean = np.where(absent, 0, sums) if len(holes) else sums
+        if self.statistic == "thrush":
+            out = self.weights @ clean.astype(self.dtype)
+        else:
+            first, second = np.triu_indices(len(sums), 1)
+            order = np.sign(clean[first].astype(np.int16) - clean[second]).astype(self.dtype)
+            pairs = np.full(sums.shape[1], len(first), dtype=self.dtype)
+            if len(holes):
+                both = ~(absent[first] | absent[second])
+                order *= both
+                pairs = both.sum(axis=0).astype(self.dtype)
+                pairs[pairs == 0] = np.nan
+            out = (1 - (self.weights @ order) / pairs) / 2
+        if len(holes) and self.statistic == "thrush":
+            here = (~absent[:, holes]).astype(self.dtype)
+            ranks = clean[:, holes].astype(self.dtype)
+            for row, sign in enumerate(self.signs):
+                out[row, holes] = 0.5 * ((sign @ here) * ranks).sum(axis=0)
+            out[:, holes[here.sum(axis=0) < 2]] = np.nan
+        return out
+
+
+def _groups(scores: np.ndarray, ties: Ties, statistic: Statistic) -> list[_Group]:
+    if ties not in ("average", "name"):
+        raise DataError(f"ties='{ties}' is unknown; {nearest(str(ties), ['average', 'name'])}")
+    if statistic not in ("thrush", "preselect"):
+        raise DataError(
+            f"statistic='{statistic}' is unknown; {nearest(str(statistic), ['thrush', 'preselect'])}"
+        )
+    measured = ~np.isnan(scores)
+    patterns, member = np.unique(measured, axis=0, return_inverse=True)
+    groups = []
+    for number, pattern in enumerate(patterns):
+        rows, columns = np.flatnonzero(member.ravel() == number), np.flatnonzero(pattern)
+        table = scores[np.ix_(rows, columns)]
+        signs = np.sign(table[:, :, None] - table[:, None, :])
+        if ties == "name":  # the earlier column is the smaller
+            later = np.tri(len(columns), k=-1)
+            signs = np.where(signs == 0, later - later.T, signs)
+        first, second = np.triu_indices(len(columns), 1)
+        dtype = np.float32 if len(columns) <= _EXACT_MODELS else np.float64
+        weights = signs.sum(axis=2) / 2 if statistic == "thrush" else signs[:, first, second]
+        partial = len(columns) < scores.shape[1]
+        groups.append(_Group(rows, columns, partial, signs.astype(dtype), weights.astype(dtype), statistic))
+    return groups
+
+
+def _sign_sums(tile: np.ndarray, ties: Ties) -> np.ndarray:
+    """Return (m, n) integers ``S[k] = sum over l of sign(p_k - p_l)`` of an (n, m) tile.
+
+    NaN gives ``_missing(m)``.
+    Counting all m(m-1)/2 comparisons in bytes, a whole tile at a time, beats sorting each row at these sizes.
+    """
+    p = np.ascontiguousarray(tile.T)
+    m, n = p.shape
+    kind = np.int8 if m <= 128 else np.int16
+    sums = np.zeros((m, n), dtype=kind)
+    above, below = np.empty((m, n), dtype=bool), np.empty((m, n), dtype=bool)
+    less = np.less if ties == "average" else np.less_equal  # NaN compares false both ways: it adds nothing
+    for k in range(m - 1):
+        rest = m - k - 1
+        np.greater(p[k], p[k + 1 :], out=above[:rest])
+        less(p[k], p[k + 1 :], out=below[:rest])
+        sign = above[:rest].view(np.int8)
+        np.subtract(sign, below[:rest].view(np.int8), out=sign)
+        sums[k] += np.add.reduce(sign, axis=0, dtype=kind)
+        sums[k + 1 :] -= sign
+    absent = np.isnan(p)
+    if absent.any():
+        sums[absent] = _missing(m)
+    return sums
+
+
+def _missing(n_models: int) -> int:
+    return -128 if n_models <= 128 else -32768
+
+
+def _read(spool: tempfile.SpooledTemporaryFile, group: _Group, length: int) -> np.ndarray:
+    kind = np.dtype(np.int8 if len(group.columns) <= 128 else np.int16)
+    raw = spool.read(len(group.columns) * length * kind.itemsize)
+    return np.frombuffer(raw, dtype=kind).reshape(len(group.columns), length)
+
+
+def _tails(values: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of the k first and the k last by (value, place), each in place order."""
+    n = len(values)
+    if n <= k:
+        return labels, labels[:0]
+    ordered = np.partition(values, (k - 1, n - k))
+    low, high = ordered[k - 1], ordered[n - k]
+    below, above = np.flatnonzero(values < low), np.flatnonzero(values > high)
+    at_low, at_high = np.flatnonzero(values == low), np.flatnonzero(values == high)
+    first = np.concatenate([below, at_low[: k - len(below)]])
+    last = np.concatenate([above, at_high[len(at_high) - (k - len(above)) :]])
+    return labels[np.sort(first)], labels[np.sort(last)]
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 < ratio <= 0.5:
+        raise DataError(f"ratio is {ratio}; expected a share in (0, 0.5] to keep at each end, such as 0.01.")
+
+
+def _check_scores(scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise DataError(
+            f"scores has shape {scores.shape}; expected (n_benchmarks, n_models); "
+            "a single benchmark is scores[None, :]."
+        )
+    if np.isinf(scores).any():
+        row, column = np.argwhere(np.isinf(scores))[0]
+        raise DataError(
+            f"scores is infinite at benchmark row {row}, model column {column}; use NaN for 'not measured'."
+        )
+    for row, values in enumerate(scores):
+        known = values[~np.isnan(values)]
+        if len(known) < 2 or (known == known[0]).all():
+            raise DataError(
+                f"Benchmark row {row} has {len(known)} measured score(s)"
+                + (f", all equal to {known[0]:g}" if len(known) else "")
+                + ": it orders no models, so no unit can be screened for it. "
+                "Leave it out (benchmarks.csv, 'usable')."
+            )
+    return scores
+
+
+def _check_surprisal(surprisal: np.ndarray, n_models: int, what: str = "surprisal") -> np.ndarray:
+    surprisal = np.asarray(surprisal)
+    if surprisal.dtype not in (np.float32, np.float64):
+        surprisal = surprisal.astype(np.float32 if surprisal.dtype == np.float16 else np.float64)
+    if surprisal.ndim != 2 or surprisal.shape[1] != n_models:
+        raise DataError(
+            f"{what} has shape {surprisal.shape}; expected (n_units, {n_models}), "
+            "one column for each model of scores."
+        )
+    if np.isinf(surprisal).any():
+        row, column = np.argwhere(np.isinf(surprisal))[0]
+        raise DataError(
+            f"{what} is infinite at unit row {row}, model column {column}: that model gave the unit "
+            "probability zero. Extract it again in float32, or set NaN to leave it out pairwise."
+        )
+    return surprisal
