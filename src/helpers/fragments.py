@@ -210,7 +210,8 @@ class Figure:
         if self.spec is not None:
             height, phone = self.spec["layout"]["height"], self.spec["phone"]["height"]
             parts.append(
-                f'<div class="companion-plot" id="{identity}-plot" role="img" aria-label="{escape(self.alt)}" '
+                f'<div class="companion-plot" id="{identity}-plot" role="img" '
+                f'aria-label="{escape(self.alt)}" '
                 f'style="--plot-height:{height}px;--plot-height-phone:{phone}px"></div>'
             )
         if self.twin is not None:
