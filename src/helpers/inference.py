@@ -804,8 +804,8 @@ def within_between(
     Contrast with, for the difference of means: `low`, `high` (bootstrap of benchmarks) and `p` (permutation
     of benchmark labels), which respect that pairs share benchmarks; `pairs_low`, `pairs_high`, `pairs_p`: the
     paper's bootstrap of pairs as if they were independent; `mann_whitney_p`: the paper's test, same
-    assumption; `auc`: probability that a within pair exceeds a between pair, with interval and permutation p. Everything
-    is NaN but the counts when there is no pair of one kind.
+    assumption; `auc`: probability that a within pair exceeds a between pair, with interval and permutation
+    p. Everything is NaN but the counts when there is no pair of one kind.
 
     Examples
     --------
