@@ -1,0 +1,109 @@
+/* Draws the figures of the book and sorts its tables. Everything a page needs is on the page or beside it:
+   plotly is fetched from this site, once, when the first figure comes near the screen. */
+(() => {
+  "use strict";
+  const here = document.currentScript.src;
+  const narrow = window.matchMedia("(max-width: 600px)");
+  const touch = window.matchMedia("(pointer: coarse)");
+  let library = null;
+
+  function plotly() {
+    library ??= new Promise((resolve, reject) => {
+      if (window.Plotly) return resolve(window.Plotly);
+      const script = document.createElement("script");
+      script.src = new URL("../vendor/plotly.min.js", here).href;
+      script.onload = () => resolve(window.Plotly);
+      script.onerror = () => reject(new Error("the plotting library did not load; static pictures stay"));
+      document.head.append(script);
+    });
+    return library;
+  }
+
+  function layoutFor(spec) {
+    const layout = structuredClone(spec.layout);
+    const data = structuredClone(spec.data);
+    layout.dragmode = touch.matches ? false : "zoom";
+    if (!narrow.matches) return { data, layout };
+    const { colorbar, ...phone } = spec.phone;
+    for (const [key, value] of Object.entries(phone)) {
+      layout[key] = value !== null && typeof value === "object" ? { ...layout[key], ...value } : value;
+    }
+    layout.font = { ...layout.font, size: 11 };
+    for (const trace of data) {
+      const bar = trace.colorbar ?? trace.marker?.colorbar;
+      if (!bar) continue;
+      // beside the plot a colour bar takes a third of a phone's width; above it, none
+      Object.assign(bar, { orientation: "h", x: 0.5, xanchor: "center", y: 1.02, yanchor: "bottom", len: 1, thickness: 10 });
+      bar.title = { ...bar.title, side: "top" };
+      Object.assign(bar, colorbar);
+    }
+    return { data, layout };
+  }
+
+  async function draw(figure) {
+    const place = figure.querySelector(".companion-plot");
+    const source = figure.querySelector('script[type="application/json"]');
+    if (!place || !source) return;
+    try {
+      const library = await plotly();
+      const { data, layout } = layoutFor(JSON.parse(source.textContent));
+      figure.classList.add("is-live"); // shows the place first, so that the plot can measure it
+      await library.react(place, data, layout, { displayModeBar: false, responsive: true, showTips: false });
+    } catch (error) {
+      figure.classList.remove("is-live");
+      console.warn(`figure ${figure.id}: ${error.message}`);
+    }
+  }
+
+  function watch() {
+    const figures = [...document.querySelectorAll(".companion-figure:has(> .companion-plot)")];
+    const pending = new Set(figures);
+    const start = (figure) => (pending.delete(figure) ? draw(figure) : Promise.resolve());
+    const near = new IntersectionObserver(
+      (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => (near.unobserve(e.target), start(e.target))),
+      { rootMargin: "600px" },
+    );
+    figures.forEach((figure) => near.observe(figure));
+    narrow.addEventListener("change", () => figures.filter((f) => !pending.has(f)).forEach(draw));
+    window.companion = { drawAll: () => Promise.all(figures.map(start)) };
+  }
+
+  /* ---- tables ---- */
+
+  const amount = (cell) => {
+    const text = cell.textContent.trim();
+    return text === "–" || text === "" ? null : Number(text);
+  };
+
+  function sortable(table) {
+    const heads = [...table.tHead.rows[0].cells];
+    heads.forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        heads.forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...table.tBodies[0].rows];
+        const numeric = head.classList.contains("n");
+        const key = (row) => (numeric ? amount(row.cells[column]) : row.cells[column].textContent.trim());
+        const order = (a, b) => {
+          const x = key(a), y = key(b);
+          if (x === null || y === null) return (x === null) - (y === null); // not measured: always last
+          const sign = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
+          return down ? -sign : sign;
+        };
+        table.tBodies[0].append(...rows.sort(order));
+      });
+    });
+  }
+
+  function ready() {
+    watch();
+    document.querySelectorAll("table.companion-sortable").forEach(sortable);
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
+  else ready();
+})();
