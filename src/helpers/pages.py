@@ -70,7 +70,9 @@ def provenance_page() -> str:
     )
     versions = pd.DataFrame(sorted(records[-1]["versions"].items()), columns=["package", "version"])
     data = {name: digest for r in records for name, digest in r["parts"]["data"].items()}
-    files = pd.DataFrame([(n, f"`{d[:16]}`") for n, d in sorted(data.items())], columns=["file", "sha256 begins"])
+    files = pd.DataFrame(
+        [(n, f"`{d[:16]}`") for n, d in sorted(data.items())], columns=["file", "sha256 begins"]
+    )
     live = runs[~runs["computed"].str.contains("frozen")]
     return f"""# Provenance
 
@@ -95,35 +97,30 @@ these. {len(live)} of {len(runs)} notebooks were computed by a build of this rep
 
 def data_page() -> str:
     """Return the page of every published file that a study reads: source, licence, checksum, defects."""
-    entries = datasets.manifest()
-    table = pd.DataFrame(
-        {
-            "file": f"[{name}]({e.url})",
-            "licence": e.licence,
-            "sha256 begins": f"`{e.sha256[:16]}`",
-            "known defects": e.defects or "none known",
-        }
-        for name, e in entries.items()
-        if e.defects or "questions" not in name
-    )
-    rest = [(name, e) for name, e in entries.items() if not e.defects and "questions" in name]
-    questions = pd.DataFrame(
-        {"file": f"[{n}]({e.url})", "licence": e.licence, "sha256 begins": f"`{e.sha256[:16]}`"} for n, e in rest
-    )
-    return f"""# Data
+    known = datasets.manifest()
+    parts = []
+    for name, entry in known.datasets.items():
+        source = known.sources[entry.source]
+        files = pd.DataFrame(
+            {"file": f"[{Path(path).name}]({known.url(name, path)})", "sha256 begins": f"`{digest[:16]}`"}
+            for path, digest in entry.files.items()
+        )
+        listing = markdown_table(files)
+        if len(files) > 6:
+            listing = f":::{{dropdown}} {len(files)} files\n{listing}\n:::"
+        defects = "\n".join(f"- {html.escape(d, quote=False)}" for d in entry.defects) or "- none known"
+        parts.append(
+            f"## {entry.title}\n\n`{name}`: {entry.kind} from {source.repository} at commit `{entry.commit[:12]}`. "
+            f"Licence: {source.licence}. How commit and content were tied together: {entry.checked}.\n\n"
+            f"Known defects:\n\n{defects}\n\n{listing}\n"
+        )
+    introduction = """# Data
 
 Nothing downloaded is kept in the repository. Every file is fetched from its source at a fixed commit and checked
 against its sha256; set `COMPANION_DATA` to a folder `<owner>+<repo>/<path>` to use copies you already have.
 The laboratory's own data (`data/lab`) are made by `make lab`.
-
-## Tables
-
-{markdown_table(table)}
-
-## Question files
-
-{markdown_table(questions) if len(questions) else "None."}
 """
+    return "\n".join([introduction, *parts])
 
 
 def paper_page() -> str:
@@ -163,7 +160,9 @@ def api_page() -> str:
     packages = sorted(p.parent.name for p in paths.SOURCE.glob("*/__init__.py"))
     parts = ["# API reference\n", "Generated from the docstrings of `src/helpers`.\n"]
     for name in sorted([*modules, *packages]):
-        parts.append(f"## helpers.{name}\n\n```{{eval-rst}}\n.. automodule:: helpers.{name}\n   :members:\n```\n")
+        parts.append(
+            f"## helpers.{name}\n\n```{{eval-rst}}\n.. automodule:: helpers.{name}\n   :members:\n```\n"
+        )
     return "\n".join(parts)
 
 

@@ -6,6 +6,8 @@ Environment variables (read at each call, so that a test or a cluster worker can
     Folder that holds published data files as ``<owner>+<repo>/<path>``; default ``data/cache/upstream``.
 ``COMPANION_RESULTS``
     Folder of computed artifacts, one folder a study; default ``data/results``.
+``COMPANION_ROOT``
+    Root of the project (read once, at import); default the checkout that holds this file.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "src" / "helpers"
+SOURCE = Path(__file__).resolve().parent
+ROOT = Path(os.environ.get("COMPANION_ROOT") or SOURCE.parents[1]).resolve()
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES = NOTEBOOKS / "studies"
 BOOK = ROOT / "book"

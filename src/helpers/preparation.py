@@ -21,8 +21,8 @@ def prepare(study: studies.Study) -> None:
 
         lab.prepare(study)
     elif study.models.kind == "table":
-        from helpers import datasets
+        from helpers import published
 
-        datasets.prepare(study)
+        published.prepare(study)
     else:
         _prepare_list(study)

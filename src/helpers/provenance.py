@@ -113,7 +113,9 @@ def write_table(
     """
     path = Path(path)
     keep_index = frame.index.name is not None
-    sidecar(path).unlink(missing_ok=True)  # killed before the new sidecar exists: no artifact, never a stale one
+    sidecar(path).unlink(
+        missing_ok=True
+    )  # killed before the new sidecar exists: no artifact, never a stale one
     if path.suffix == ".parquet":
         write_atomic(path, lambda t: frame.to_parquet(t, index=keep_index, compression="zstd"))
     elif path.suffix == ".csv":
@@ -161,5 +163,7 @@ def read_table(path: Path | str) -> pd.DataFrame:
     path = Path(path)
     reason = stale_reason(path)
     if reason:
-        raise StaleArtifactError(f"{reason}. Run the notebook that makes it again: `make study STUDY={path.parent.name}`.")
+        raise StaleArtifactError(
+            f"{reason}. Run the notebook that makes it again: `make study STUDY={path.parent.name}`."
+        )
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

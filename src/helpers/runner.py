@@ -78,12 +78,16 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(path)
     shown = paths.label(path)
     if notebook.metadata.get("kernelspec", {}).get("language") != "python":
-        raise StudyError(f"{shown}: the front matter's kernelspec needs 'language: python' (papermill asks for it).")
+        raise StudyError(
+            f"{shown}: the front matter's kernelspec needs 'language: python' (papermill asks for it)."
+        )
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise StudyError(f"{shown}: expected one cell tagged 'parameters', found {len(tagged)}.")
     seen: dict[str, int] = {}
-    for cell in notebook.cells:  # jupytext draws cell ids at random; ids that follow the content keep diffs small
+    for (
+        cell
+    ) in notebook.cells:  # jupytext draws cell ids at random; ids that follow the content keep diffs small
         digest = provenance.content_key(cell.cell_type, cell.source)[:12]
         seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -117,7 +121,9 @@ def task(study: studies.Study, notebook: str, parameters: dict[str, Any] | None 
                 f"{paths.label(path)} has no parameter '{name}' (asked for by study '{study.name}'); {nearest(name, known)}"
             )
     declared = content.metadata.get("companion", {})
-    return Task(study, notebook, chosen, tuple(declared.get("inputs", ())), tuple(declared.get("outputs", ())))
+    return Task(
+        study, notebook, chosen, tuple(declared.get("inputs", ())), tuple(declared.get("outputs", ()))
+    )
 
 
 def _module_file(name: str) -> Path | None:
@@ -132,7 +138,11 @@ def _module_file(name: str) -> Path | None:
 def _imports(path: Path, text: str) -> frozenset[Path]:
     """Return the helper files that a piece of Python imports, at any depth of nesting within it."""
     found: set[Path] = set()
-    package = ".".join(path.relative_to(paths.SOURCE.parent).parent.parts) if path.is_relative_to(paths.SOURCE) else ""
+    package = (
+        ".".join(path.relative_to(paths.SOURCE.parent).parent.parts)
+        if path.is_relative_to(paths.SOURCE)
+        else ""
+    )
     for node in ast.walk(ast.parse(text)):
         wanted: list[str] = []
         if isinstance(node, ast.Import):
@@ -169,9 +179,16 @@ def imported_helpers(notebook: Path) -> list[Path]:
 
 def data_files(study: studies.Study) -> dict[str, str]:
     """Return label -> sha256 of the data that a study stands on: its published files and the laboratory's."""
-    digests = {name: datasets.entry(name).sha256 for name in study.datasets}
+    known = datasets.manifest() if study.datasets else None
+    digests = {
+        f"{known.folder(name)}/{path}": digest
+        for name in study.datasets
+        for path, digest in known.dataset(name).files.items()
+    }
     if study.models.kind == "lab":
-        digests |= {paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()}
+        digests |= {
+            paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()
+        }
     for name in (study.benchmarks.scores, study.benchmarks.questions):
         if name and Path(paths.ROOT / name).is_file():
             digests[name] = provenance.sha256_file(paths.ROOT / name)
@@ -224,7 +241,9 @@ def why_run(item: Task) -> str | None:
     return None
 
 
-def execute(source: Path, parameters: dict[str, Any], destination: Path, *, heading: str | None = None) -> float:
+def execute(
+    source: Path, parameters: dict[str, Any], destination: Path, *, heading: str | None = None
+) -> float:
     """Run one MyST notebook with papermill in this process and write the cleaned copy; return seconds.
 
     Raises RunError with the failing cell. The failing copy is kept under ``data/results/failed`` for inspection.
@@ -236,8 +255,13 @@ def execute(source: Path, parameters: dict[str, Any], destination: Path, *, head
         begun = time.perf_counter()
         try:
             papermill.execute_notebook(
-                str(raw), str(done), parameters=parameters, cwd=str(paths.NOTEBOOKS), kernel_name="python3",
-                progress_bar=False, log_output=False,
+                str(raw),
+                str(done),
+                parameters=parameters,
+                cwd=str(paths.NOTEBOOKS),
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
             )
         except PapermillExecutionError as error:
             kept = paths.results("failed") / source.name.replace(".md", ".ipynb")
@@ -277,8 +301,11 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
     text = nbformat.writes(notebook)
-    for folder in sorted({str(paths.ROOT), str(paths.upstream()), str(paths.results("")), str(Path.home()), sys.prefix},
-                         key=len, reverse=True):
+    for folder in sorted(
+        {str(paths.ROOT), str(paths.upstream()), str(paths.results("")), str(Path.home()), sys.prefix},
+        key=len,
+        reverse=True,
+    ):
         if len(folder) > 3:
             text = text.replace(json.dumps(folder)[1:-1] + "/", "").replace(json.dumps(folder)[1:-1], ".")
     cleaned = nbformat.reads(text, as_version=4)
@@ -287,7 +314,9 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
 
 def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
     """Record a successful run beside its executed copy."""
-    missing = [n for n, d in _digests(item.study, item.outputs).items() if d is None and not n.startswith("overlap/")]
+    missing = [
+        n for n, d in _digests(item.study, item.outputs).items() if d is None and not n.startswith("overlap/")
+    ]
     if missing:
         raise RunError(f"{item}: the notebook ended without writing {', '.join(missing)}, which it declares.")
     content = {
@@ -305,7 +334,9 @@ def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
     provenance.write_atomic(item.run_file, lambda t: t.write_text(text, encoding="utf-8"))
 
 
-def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None) -> int:
+def run(
+    names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None
+) -> int:
     """Run all notebooks of the named studies that need it, up to `jobs` at once; return how many ran.
 
     A study whose data or extra is not here shows its frozen copies under a visible note. The first failing
@@ -324,13 +355,19 @@ def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, o
             waiting += [task(study, n) for n in chosen]
     jobs = jobs or max(1, min(len(waiting), os.cpu_count() or 1))
     ran, done, running = 0, set(), {}
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    }
     progress = tqdm(total=len(waiting), unit="notebook", desc="notebooks", disable=None)
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         while waiting or running:
             produced = {(t.study.name, o) for t in [*waiting, *running.values()] for o in t.outputs}
-            for item in [t for t in waiting if not any((t.study.name, i) in produced for i in t.inputs if i not in t.outputs)]:
+            for item in [
+                t
+                for t in waiting
+                if not any((t.study.name, i) in produced for i in t.inputs if i not in t.outputs)
+            ]:
                 if len(running) >= jobs:
                     break
                 waiting.remove(item)
@@ -343,7 +380,9 @@ def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, o
                 running[pool.submit(_child, item, environment)] = item
             else:
                 if not running:
-                    raise StudyError(f"notebooks wait for each other's artifacts: {', '.join(map(str, waiting))}")
+                    raise StudyError(
+                        f"notebooks wait for each other's artifacts: {', '.join(map(str, waiting))}"
+                    )
                 finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in finished:
                     item = running.pop(future)
@@ -367,8 +406,14 @@ def _child(item: Task, environment: dict[str, str]) -> float:
     item.run_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.runner", "_execute", item.study.name, item.notebook]
     child = subprocess.Popen(
-        command, env=environment, cwd=paths.ROOT, start_new_session=True, stdin=subprocess.PIPE, text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        command,
+        env=environment,
+        cwd=paths.ROOT,
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     _children.add(child)
     begun = time.perf_counter()
@@ -399,8 +444,10 @@ def unavailable(study: studies.Study) -> str | None:
     if study.name in os.environ.get("COMPANION_FROZEN", "").split(","):
         return "frozen copies were asked for (COMPANION_FROZEN)"
     if study.extra and os.environ.get("COMPANION_LIVE") != study.name:
-        return f"it runs on request only: `make study STUDY={study.name}` (it needs the extra '{study.extra}')"
-    return datasets.missing(study.datasets)
+        return (
+            f"it runs on request only: `make study STUDY={study.name}` (it needs the extra '{study.extra}')"
+        )
+    return datasets.unavailable(study.datasets) if study.datasets else None
 
 
 def frozen(study: studies.Study, notebook: str) -> Path:
@@ -419,10 +466,15 @@ def thaw(study: studies.Study, notebooks: Iterable[str], reason: str) -> None:
             raise UnavailableError(f"{item}: {reason}, and there is no frozen copy {paths.label(source)}.")
         record = json.loads(source.with_suffix(".run.json").read_text(encoding="utf-8"))
         current = json.loads(json.dumps(key_parts(item), default=str))
-        changed = [p for p in ("notebook", "parameters", "study", "helpers", "lock") if record["parts"].get(p) != current[p]]
+        changed = [
+            p
+            for p in ("notebook", "parameters", "study", "helpers", "lock")
+            if record["parts"].get(p) != current[p]
+        ]
         state = (
             "The notebook, its parameters and the code it uses are unchanged since."
-            if not changed else f"Changed since in this repository: {', '.join(changed)}; the numbers below predate that."
+            if not changed
+            else f"Changed since in this repository: {', '.join(changed)}; the numbers below predate that."
         )
         note = (
             f":::{{admonition}} Frozen results of {record['date']}\n:class: warning frozen\n"
@@ -432,7 +484,12 @@ def thaw(study: studies.Study, notebooks: Iterable[str], reason: str) -> None:
         cell = nbformat.v4.new_markdown_cell(note, id="frozen-note")
         notebook.cells.insert(1, cell)
         provenance.write_atomic(item.executed, lambda t, n=notebook: nbformat.write(n, t))
-        text = json.dumps(record | {"frozen": True, "reason": reason, "changed": changed}, indent=1, sort_keys=True) + "\n"
+        text = (
+            json.dumps(
+                record | {"frozen": True, "reason": reason, "changed": changed}, indent=1, sort_keys=True
+            )
+            + "\n"
+        )
         provenance.write_atomic(item.run_file, lambda t, x=text: t.write_text(x, encoding="utf-8"))
         print(f"{item}: frozen copy of {record['date']} ({reason})")
 
@@ -452,11 +509,15 @@ def freeze(name: str) -> list[Path]:
         notebook = nbformat.read(item.executed, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code" and LIVE_ONLY in cell.metadata.get("tags", []):
-                note = "Shown only when the notebook runs live: texts of others are not kept in this repository."
+                note = (
+                    "Shown only when the notebook runs live: texts of others are not kept in this repository."
+                )
                 cell.outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": f"*{note}*"})]
         target = frozen(study, notebook_name)
         provenance.write_atomic(target, lambda t, n=notebook: nbformat.write(n, t))
-        provenance.write_atomic(target.with_suffix(".run.json"), lambda t, i=item: t.write_bytes(i.run_file.read_bytes()))
+        provenance.write_atomic(
+            target.with_suffix(".run.json"), lambda t, i=item: t.write_bytes(i.run_file.read_bytes())
+        )
         written.append(target)
     return written
 
@@ -489,7 +550,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("--jobs", type=int)
     runs.add_argument("--force", action="store_true")
     runs.add_argument("--only", help="one notebook")
-    commands.add_parser("freeze", help="keep dated copies of a study's pages").add_argument("studies", nargs="+")
+    commands.add_parser("freeze", help="keep dated copies of a study's pages").add_argument(
+        "studies", nargs="+"
+    )
     commands.add_parser("sync", help="derive the paired .ipynb files")
     one = commands.add_parser("_execute")
     one.add_argument("study")
@@ -512,8 +575,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"ERROR: {error.strerror or error} ({paths.label(error.filename) if error.filename else 'no file named'}). "
-              "Nothing half-written was kept; free the resource and run again.", file=sys.stderr)
+        print(
+            f"ERROR: {error.strerror or error} ({paths.label(error.filename) if error.filename else 'no file named'}). "
+            "Nothing half-written was kept; free the resource and run again.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("Stopped. Finished notebooks are kept; the next run continues.", file=sys.stderr)
