@@ -80,7 +80,9 @@ class Manifest(_Strict):
     def _sources_exist(self) -> Manifest:
         for name, dataset in self.datasets.items():
             if dataset.source not in self.sources:
-                raise ValueError(f"dataset '{name}': no source '{dataset.source}'; {nearest(dataset.source, self.sources)}")
+                raise ValueError(
+                    f"dataset '{name}': no source '{dataset.source}'; {nearest(dataset.source, self.sources)}"
+                )
         return self
 
     def dataset(self, name: str) -> Dataset:
@@ -182,7 +184,10 @@ def _probe(host: str, port: int) -> str | None:
 def _download(url: str, target: Path, digest: str) -> None:
     try:
         pooch.retrieve(
-            url, f"sha256:{digest}", fname=target.name, path=target.parent,
+            url,
+            f"sha256:{digest}",
+            fname=target.name,
+            path=target.parent,
             downloader=pooch.HTTPDownloader(timeout=30, progressbar=False),
         )
     except ValueError as error:
@@ -206,10 +211,14 @@ def _obtain(known: Manifest, name: str, path: str, digest: str) -> Path:
             f"({place.stat().st_size} bytes)."
         )
         if not _is_ours(place):
-            raise DataError(f"{told} It lies in the folder named by COMPANION_DATA, which is never written to: replace it there.")
+            raise DataError(
+                f"{told} It lies in the folder named by COMPANION_DATA, which is never written to: replace it there."
+            )
         reason = offline_reason(known.url(name, path))
         if reason:
-            raise DataError(f"{told} It cannot be fetched again: {reason}. Delete it and run again with a network.")
+            raise DataError(
+                f"{told} It cannot be fetched again: {reason}. Delete it and run again with a network."
+            )
         place.unlink()
     url = known.url(name, path)
     reason = offline_reason(url)
@@ -224,10 +233,14 @@ def _obtain(known: Manifest, name: str, path: str, digest: str) -> Path:
         _download(url, target, digest)
     except OSError as error:
         free = shutil.disk_usage(target.parent).free
-        raise DataError(f"{paths.label(target)} could not be written ({error}); {free // 2**20} MiB are free.") from None
+        raise DataError(
+            f"{paths.label(target)} could not be written ({error}); {free // 2**20} MiB are free."
+        ) from None
     damaged = _damage(target, digest)
     if damaged:
-        raise DataError(f"{paths.label(target)}: written, but read back with sha256 {damaged}; expected {digest}.")
+        raise DataError(
+            f"{paths.label(target)}: written, but read back with sha256 {damaged}; expected {digest}."
+        )
     return target
 
 
