@@ -1,0 +1,114 @@
+"""Train a laboratory population: ``python -m helpers.lab --population main``.
+
+Two processes of one thread each share the shapes. With ``--check`` nothing is replaced: the shapes named are
+trained again and their scores are compared with the shipped weights'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers import paths, provenance
+from helpers.lab import population, scoring, text, units_digest
+from helpers.lab.population import POPULATIONS, Population, Shape
+
+
+def _train(plan: Population, shape: Shape) -> tuple[dict, dict[str, float]]:
+    torch.set_num_threads(1)
+    table = population.design(plan)
+    rows = table[table["shape"] == shape.name]
+    pool = population.streams(plan, population.counter())
+    weights, losses = population.train_shape(plan, shape, rows, pool, log=True)
+    return weights, dict(zip(rows.index, map(float, losses)))
+
+
+def scores_of(plan: Population, stacks: dict[str, dict], digits: torch.dtype = torch.float16) -> pd.DataFrame:
+    """Score stacked weights as they are shipped, rounded to `digits`."""
+    table = population.design(plan)
+
+    def load(name: str):
+        rows = table[table["shape"] == table.loc[name, "shape"]]
+        number = list(rows.index).index(name)
+        shape = next(s for s in plan.shapes if s.name == table.loc[name, "shape"])
+        weights = {k: w[number].to(digits) for k, w in stacks[shape.name].items()}
+        return population.to_llama(weights, shape), population.tokenizer()
+
+    names = [n for n in table.index if table.loc[n, "shape"] in stacks]
+    return scoring.score_population(load, names, text.questions(), source="measured when trained")
+
+
+def write_numbers(plan: Population, stacks: dict[str, dict], losses: dict[str, float], where: Path) -> None:
+    """Write a numbers-only population: scores, surprisal (float16, nats per unit) and manifest."""
+    where.mkdir(parents=True, exist_ok=True)
+    scores_of(plan, stacks).round(5).to_csv(where / "scores.csv", index=False, lineterminator="\n")
+    counter = population.counter()
+    found = text.corpus(counter)[::2]
+    table = population.design(plan)
+    columns = [
+        population.unit_surprisal({k: w.half().float() for k, w in stacks[s.name].items()}, s, found, counter)
+        for s in plan.shapes
+    ]
+    order = [n for s in plan.shapes for n in table.index[table["shape"] == s.name]]
+    frame = pd.DataFrame(np.concatenate(columns, axis=1).astype(np.float16), columns=order)[list(table.index)]
+    provenance.write_atomic(
+        where / "surprisal.parquet", lambda t: frame.to_parquet(t, index=False, compression="zstd")
+    )
+    units = units_digest(text.units_table(found))
+    population.write_manifest(plan, losses, where, units=units)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m helpers.lab", description=__doc__)
+    parser.add_argument("--population", default="main", choices=sorted(POPULATIONS))
+    parser.add_argument("--out", type=Path, help="folder to write (default: the shipped one)")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the shipped scores instead of writing"
+    )
+    parser.add_argument("--shapes", nargs="+", help="with --check: only these shapes, such as 48x2")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    given = parser.parse_args()
+    plan = POPULATIONS[given.population]
+    if given.shapes and not given.check:
+        parser.error("--shapes needs --check: a population is written whole")
+    if not (paths.LAB / "tokenizer.json").exists():
+        text.train_tokenizer().save(str(paths.LAB / "tokenizer.json"))
+    shapes = [s for s in plan.shapes if not given.shapes or s.name in given.shapes]
+    began = time.time()
+    shapes.sort(key=lambda s: -s.parameters())  # the long ones first
+    done = joblib.Parallel(n_jobs=given.jobs)(joblib.delayed(_train)(plan, s) for s in shapes)
+    stacks = {s.name: w for s, (w, _) in zip(shapes, done)}
+    losses = {name: loss for _, each in done for name, loss in each.items()}
+    print(f"trained {len(losses)} models in {time.time() - began:.0f} s")
+    if given.check:
+        new = scores_of(plan, stacks).set_index(["benchmark", "model"])[["score", "soft"]]
+        old = shipped_scores(plan).set_index(["benchmark", "model"])[["score", "soft"]]
+        gap = (new - old.loc[new.index]).abs()
+        print(f"largest difference {gap.max().to_dict()}, mean {gap.mean().to_dict()} over {len(gap)} scores")
+        return
+    where = given.out or population.folder(plan.name)
+    if plan.ships_weights:
+        population.write(plan, stacks, losses, where)
+    else:
+        write_numbers(plan, stacks, losses, where)
+    print(f"wrote {paths.label(where)}; now delete results of studies that use it, or run `make study`")
+
+
+def shipped_scores(plan: Population) -> pd.DataFrame:
+    """Return the shipped population's scores: computed from its weights, or the shipped table."""
+    if not plan.ships_weights:
+        return pd.read_csv(population.folder(plan.name) / "scores.csv")
+    from helpers.lab import load_model, model_names
+
+    return scoring.score_population(load_model, model_names(plan.name), text.questions())
+
+
+if __name__ == "__main__":
+    main()

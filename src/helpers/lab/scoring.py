@@ -1,0 +1,143 @@
+"""Benchmark scores of laboratory models: log-likelihood of the options, from one forward pass a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers.errors import DataError
+
+MINIMUM_SPREAD = (
+    0.06  # a benchmark whose accuracy varies less over the models cannot be explained by anything
+)
+
+
+@torch.inference_mode()
+def option_logprobs(model, tokenizer, questions: pd.DataFrame, batch_tokens: int = 16384) -> np.ndarray:
+    """Return log P(option | prompt) in nats, shape (n_questions, n_options), float64.
+
+    Parameters
+    ----------
+    model, tokenizer : a transformers causal language model and its fast tokenizer
+    questions : rows with ``prompt`` and ``choices``; every option must be one token of the tokenizer
+    batch_tokens : most tokens in one forward pass; prompts of equal length share a pass, so nothing is padded
+
+    Raises
+    ------
+    DataError : an option is not a single token, or questions differ in their number of options
+    """
+    choices = questions["choices"].tolist()
+    if len({len(c) for c in choices}) != 1:
+        raise DataError("questions must all have the same number of options to be scored in one table.")
+    words = sorted({str(o) for c in choices for o in c})
+    token: dict[str, int] = {}
+    for word, ids in zip(words, tokenizer(words, add_special_tokens=False)["input_ids"]):
+        if len(ids) != 1:
+            raise DataError(f"option '{word}' is {len(ids)} tokens; this scorer needs single-token options.")
+        token[word] = ids[0]
+    options = np.array([[token[str(o)] for o in c] for c in choices])
+
+    prompts, of_question = np.unique(questions["prompt"].to_numpy(dtype=str), return_inverse=True)
+    encoded = [
+        [tokenizer.bos_token_id, *i]
+        for i in tokenizer(prompts.tolist(), add_special_tokens=False)["input_ids"]
+    ]
+    lengths = np.array([len(ids) for ids in encoded])
+    limit = model.config.max_position_embeddings
+    if lengths.max() > limit:
+        longest = prompts[int(lengths.argmax())]
+        raise DataError(
+            f"prompt '{longest[:60]}' has {lengths.max()} tokens, the model sees {limit}; shorten it."
+        )
+    result = np.empty((len(prompts), model.config.vocab_size), dtype=np.float32)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        size = max(1, batch_tokens // int(length))
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            logits = model(torch.tensor([encoded[i] for i in part]), logits_to_keep=1).logits[:, -1]
+            result[part] = torch.log_softmax(logits.float(), -1).numpy()
+    return result[of_question[:, None], options].astype(np.float64)
+
+
+def score(model, tokenizer, questions: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a benchmark: accuracy and soft score of one model.
+
+    ``score`` is the share of items whose right option is likeliest, ``soft`` the mean probability of
+    the right option among the options. Both standard errors treat items as independent; items that ask one
+    fact in other words are not, so they are lower bounds.
+    """
+    logprobs = option_logprobs(model, tokenizer, questions)
+    answer = questions["answer"].to_numpy(dtype=int)
+    shifted = np.exp(logprobs - logprobs.max(1, keepdims=True))
+    items = pd.DataFrame(
+        {
+            "benchmark": questions["benchmark"].to_numpy(),
+            "score": (logprobs.argmax(1) == answer).astype(float),
+            "soft": (shifted / shifted.sum(1, keepdims=True))[np.arange(len(answer)), answer],
+        }
+    )
+    grouped = items.groupby("benchmark", sort=False)
+    count = grouped.size()
+    table = grouped[["score", "soft"]].mean()
+    table["n_items"] = count
+    table["stderr"] = np.sqrt(table["score"] * (1 - table["score"]) / count)
+    table["soft_stderr"] = grouped["soft"].std() / np.sqrt(count)
+    return table.reset_index()
+
+
+def score_population(load: Callable, names: Iterable[str], questions: pd.DataFrame, source: str = "computed"):
+    """Return the long score table of a population.
+
+    Parameters
+    ----------
+    load : function of a name that returns (model, tokenizer)
+    names : model names
+    questions : see :func:`helpers.lab.text.questions`
+    source : what the ``source`` column says
+
+    Returns
+    -------
+    DataFrame: ``benchmark``, ``model``, ``score``, ``n_items``, ``stderr``, ``source``, ``soft``, ``soft_stderr``
+    """
+    parts = []
+    for name in names:
+        part = score(*load(name), questions)
+        part.insert(1, "model", name)
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
+    table["source"] = source
+    return table[["benchmark", "model", "score", "n_items", "stderr", "source", "soft", "soft_stderr"]]
+
+
+def benchmarks_table(questions: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return benchmarks.csv: what each benchmark is, its chance level, and whether its scores vary enough.
+
+    A benchmark whose accuracy has a standard deviation below 0.06 over the models is kept in every table but
+    marked ``usable`` False, with the reason.
+    """
+    spread = scores.groupby("benchmark")["score"].std()
+    rows = []
+    for name, part in questions.groupby("benchmark", sort=False):
+        first = part.iloc[0]
+        usable = bool(spread[name] >= MINIMUM_SPREAD)
+        reason = "" if usable else f"accuracy sd {spread[name]:.3f} over models is below {MINIMUM_SPREAD}"
+        rows.append(
+            {
+                "benchmark": name,
+                "title": f"{first['skill']} ({first['format']})",
+                "function": first["domain"],
+                "family": "lab",
+                "format": first["format"],
+                "n_items": len(part),
+                "chance": 1 / len(first["choices"]),
+                "usable": usable,
+                "reason": reason,
+                "skill": first["skill"],
+                "accuracy_sd": round(float(spread[name]), 4),
+            }
+        )
+    return pd.DataFrame(rows)
