@@ -23,6 +23,7 @@
     const layout = structuredClone(spec.layout);
     const data = structuredClone(spec.data);
     layout.dragmode = touch.matches ? false : "zoom";
+    layout.font = { ...layout.font, family: getComputedStyle(document.body).fontFamily };
     if (!narrow.matches) return { data, layout };
     const { colorbar, ...phone } = spec.phone;
     for (const [key, value] of Object.entries(phone)) {
@@ -48,7 +49,8 @@
       const library = await plotly();
       const { data, layout } = layoutFor(JSON.parse(source.textContent));
       figure.classList.add("is-live"); // shows the place first, so that the plot can measure it
-      await library.react(place, data, layout, { displayModeBar: false, responsive: true, showTips: false });
+      library.purge(place); // a redraw over a colour bar that lay elsewhere keeps its margins
+      await library.newPlot(place, data, layout, { displayModeBar: false, responsive: true, showTips: false });
     } catch (error) {
       figure.classList.remove("is-live");
       console.warn(`figure ${figure.id}: ${error.message}`);
@@ -64,7 +66,15 @@
       { rootMargin: "600px" },
     );
     figures.forEach((figure) => near.observe(figure));
-    narrow.addEventListener("change", () => figures.filter((f) => !pending.has(f)).forEach(draw));
+    let drawnNarrow = narrow.matches, timer;
+    narrow.addEventListener("change", () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        if (drawnNarrow === narrow.matches) return;
+        drawnNarrow = narrow.matches;
+        figures.filter((figure) => !pending.has(figure)).forEach(draw);
+      }, 150);
+    });
     window.companion = { drawAll: () => Promise.all(figures.map(start)) };
   }
 

@@ -38,6 +38,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # ColorBrewer's RdBu: blue below zero, red above
 # cividis: the same to readers with and without colour blindness
+LOG = {"type": "log", "nticks": 6, "tickformat": "~s", "minor": {"ticks": ""}}
 GREY = "rgba(128,128,128,0.35)"
 
 
@@ -72,7 +73,7 @@ def _layout(height: int, x: Mapping[str, Any], y: Mapping[str, Any], **more: Any
     return {
         "height": height,
         "autosize": True,
-        "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
+        "margin": {"l": 8, "r": 8, "t": 22, "b": 8},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"family": "inherit, sans-serif", "size": 13, "color": "#6b7280"},
@@ -135,9 +136,8 @@ def _references(reference: Mapping[str, float] | float | None, vertical: bool = 
                 "x": value,
                 "yref": "paper",
                 "y": 1,
-                "xanchor": "right",
-                "yanchor": "top",
-                "textangle": -90,
+                "xanchor": "center",
+                "yanchor": "bottom",
             }
             if not vertical:
                 place = {
@@ -601,8 +601,8 @@ def scatter(
     legend = sum(bool(t.get("showlegend")) for t in traces)
     layout = _layout(
         440,
-        _axis(x_title, **({"type": "log"} if log_x else {})),
-        _axis(y_title, **({"type": "log"} if log_y else {})),
+        _axis(x_title, **(LOG if log_x else {})),
+        _axis(y_title, **(LOG if log_y else {})),
         showlegend=legend > 0,
         **_references(reference),
     )
@@ -688,8 +688,8 @@ def line(
     legend = sum(bool(t["showlegend"]) for t in traces)
     layout = _layout(
         400,
-        _axis(x_title, **({"type": "log"} if log_x else {})),
-        _axis(y_title, **({"type": "log"} if log_y else {})),
+        _axis(x_title, **(LOG if log_x else {})),
+        _axis(y_title, **(LOG if log_y else {})),
         showlegend=legend > 0,
         **_references(reference),
     )

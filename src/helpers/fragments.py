@@ -290,7 +290,7 @@ def picture(figure: Any, limit: int = TWIN_LIMIT) -> bytes:
 
     from PIL import Image
 
-    for dots, colours in ((110, 128), (110, 32), (90, 32), (72, 32), (60, 16), (50, 16)):
+    for dots, colours in ((110, 255), (90, 128), (80, 64), (72, 32), (60, 32), (50, 16)):
         raw = io.BytesIO()
         with warnings.catch_warnings():  # a glyph missing from the font or a tight layout spoils nothing here
             warnings.simplefilter("ignore")
@@ -314,7 +314,7 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
 
     layout, traces = spec["layout"], spec["data"]
     kinds = {t.get("type", "scatter") for t in traces} - {"scatter", "scattergl", "bar", "heatmap", "box"}
@@ -358,6 +358,11 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                     axes.plot(
                         [shape["x0"], shape["x1"]], [shape["y0"], shape["y1"]], color="#333", linewidth=0.6
                     )
+                elif shape.get("type") == "rect" and (shape.get("xref"), shape.get("yref")) == ("paper", y):
+                    low, high = shape["y0"], shape["y1"]
+                    box = (shape["x0"], low), shape["x1"] - shape["x0"], high - low
+                    place = axes.get_yaxis_transform()
+                    axes.add_patch(Rectangle(*box, color=shape["fillcolor"], transform=place, clip_on=False))
             for note in layout.get("annotations", []):
                 if note.get("xref") == "paper" and note.get("yref", "y") == y and note.get("text"):
                     place = axes.get_yaxis_transform()
@@ -377,10 +382,9 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                         1,
                         html.unescape(note["text"]),
                         transform=place,
-                        ha="right",
-                        va="top",
+                        ha="center",
+                        va="bottom",
                         fontsize=7,
-                        rotation=90,
                     )
         if legend:
             handles = [Patch(color=c, label=t) for t, c in legend]
