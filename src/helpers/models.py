@@ -79,29 +79,22 @@ def load(entry: studies.ModelEntry, *, device: str | None = None) -> LoadedModel
         needs remote code, or damaged weights; the message says which and what to do.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    mark = fingerprint(entry)
     if entry.source == "lab":
-        from helpers import lab  # trains with torch only; no cycle: lab never imports models
+        from helpers import lab  # no cycle: the laboratory does not import this module
 
-        model, tokenizer, mark = lab.load_model(entry.id), lab.tokenizer(), lab.fingerprint(entry.id)
+        model, tokenizer = lab.load_model(entry.id)
         model = model.to(getattr(torch, entry.dtype))
         licence = "MIT"
     else:
+        folder, options = _place(entry)
         if entry.source == "package":
-            folder, options, mark = _package_folder(entry.id), {"local_files_only": True}, None
             licence = LICENCES.get(_normal(entry.id)) or _declared_licence(entry.id)
-        elif entry.source == "folder":
-            folder, options, mark = _folder(entry), {"local_files_only": True}, None
-            licence = "as stated by the folder's owner"
         else:
-            folder, options, mark = entry.id, {"revision": entry.revision}, None
-            licence = "see the model card"
+            licence = "see the model card" if entry.source == "hub" else "as stated by the folder's owner"
         with _explained(entry), _quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
             _require_causal(config, entry)
-            if entry.source == "hub":
-                mark = f"{entry.id}@{getattr(config, '_commit_hash', None) or entry.revision}"
-            else:
-                mark = weights_digest(Path(folder))
             _require_dense(Path(folder), entry)
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, use_fast=True, **options
@@ -136,6 +129,31 @@ def load(entry: studies.ModelEntry, *, device: str | None = None) -> LoadedModel
         fingerprint=mark,
         licence=licence,
     )
+
+
+def fingerprint(entry: studies.ModelEntry) -> str:
+    """Return what identifies the entry's weights, without loading them.
+
+    Hub: id and commit; folder: sha256 of its files; package: sha256 of its GGUF; laboratory: the manifest's
+    sha256. Raises ModelError as :func:`load` does.
+    """
+    if entry.source == "lab":
+        from helpers.lab import population
+
+        return provenance.content_key(population.manifest("main")["files"], entry.id)
+    folder, options = _place(entry)
+    if entry.source == "hub":
+        with _explained(entry):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        return f"{entry.id}@{getattr(config, '_commit_hash', None) or entry.revision}"
+    return weights_digest(Path(folder))
+
+
+def _place(entry: studies.ModelEntry) -> tuple[str | Path, dict[str, Any]]:
+    if entry.source == "hub":
+        return entry.id, {"revision": entry.revision}
+    folder = _package_folder(entry.id) if entry.source == "package" else _folder(entry)
+    return folder, {"local_files_only": True}
 
 
 def available(entry: studies.ModelEntry) -> str | None:

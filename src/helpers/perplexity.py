@@ -109,16 +109,43 @@ def token_surprisal(
     DataError
         Impossible window or stride.
     """
-    texts = list(texts)
-    ids, offsets = alignment.tokenize(tokenizer, texts)
+    ids, offsets = alignment.tokenize(tokenizer, list(texts))
+    values = surprisal_of_ids(
+        model,
+        ids,
+        start_token(tokenizer),
+        batch_tokens=batch_tokens,
+        window=window,
+        stride=stride,
+        names=names,
+        offsets=offsets,
+    )
+    return list(zip(offsets, values))
+
+
+def surprisal_of_ids(
+    model: Any,
+    ids: Sequence[np.ndarray],
+    start: int | None,
+    *,
+    batch_tokens: int = 8192,
+    window: int | None = None,
+    stride: int | None = None,
+    names: Sequence[str] | None = None,
+    offsets: Sequence[np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    """Return the surprisal of every token of texts that are tokenised already; see :func:`token_surprisal`.
+
+    `ids` are int64 arrays without special tokens, `start` the id that begins every window (or None); `names`
+    and `offsets` serve error messages only. Returns one float64 array of nats per text.
+    """
     scorer = Scorer(model)
-    start = start_token(tokenizer)
     length, stride = window_sizes(model, window, stride)
     windows = [w for t, row in enumerate(ids) for w in stream_windows(t, row, start, length, stride)]
     values = [np.full(len(row), np.nan) for row in ids]
     scorer.fill(windows, values, batch_tokens)
     _check(values, 1 if start is None else 0, scorer.name, names, offsets)
-    return list(zip(offsets, values))
+    return values
 
 
 def window_sizes(model: Any, window: int | None, stride: int | None) -> tuple[int, int]:
