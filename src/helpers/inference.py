@@ -129,11 +129,13 @@ def spearman(rows, weights=None, *, minimum: int = 2) -> np.ndarray:
     known = ~np.isnan(x)
     filled = np.where(known, x, 0.0)
     signs = np.sign(filled[:, :, None] - filled[:, None, :]) * (known[:, :, None] & known[:, None, :])
-    out = _spearman_complete(signs, w) if known.all() else _spearman_pairwise(signs, known, w)
-    shared = np.einsum(
-        "wi,ai,bi->wab", (w > 0).astype(float), known.astype(float), known.astype(float), optimize=True
-    )
-    out[shared < minimum] = np.nan
+    if known.all():
+        out = _spearman_complete(signs, w)
+        out[(w > 0).sum(axis=1) < minimum] = np.nan
+    else:
+        out = _spearman_pairwise(signs, known, w)
+        for matrix, weight in zip(out, w):
+            matrix[(known * (weight > 0)).astype(float) @ known.T < minimum] = np.nan
     return out[0] if single else out
 
 
@@ -165,9 +167,10 @@ def _spearman_pairwise(signs: np.ndarray, known: np.ndarray, w: np.ndarray) -> n
 
 
 def _scale(cross: np.ndarray, square: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = cross / np.sqrt(square[:, :, None] * square[:, None, :])
-    return np.where((square[:, :, None] > 0) & (square[:, None, :] > 0), np.clip(value, -1, 1), np.nan)
+    scale = np.sqrt(square[:, :, None] * square[:, None, :])  # of the product: equal ranks give exactly 1
+    scale[scale == 0] = np.nan
+    cross = cross / scale
+    return np.clip(cross, -1, 1, out=cross)
 
 
 def partial_from_matrix(correlation: np.ndarray, covariates: int) -> np.ndarray:
@@ -464,6 +467,86 @@ def upper(matrix) -> np.ndarray:
     """
     values = np.asarray(matrix)
     return values[np.triu_indices(len(values), 1)]
+
+
+class Estimate(NamedTuple):
+    """A number and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def agreement(a, b, *, method: str = "spearman", bootstraps: int = 500, seed: int = 0) -> Estimate:
+    """Correlation of two overlap matrices over their pairs, with a bootstrap over benchmarks.
+
+    Arrays or DataFrames as in `mantel` (which gives the test). Pairs of a benchmark with its own copy in a
+    resample are left out.
+
+    >>> m = np.corrcoef(np.random.default_rng(0).normal(size=(8, 4)))
+    >>> agreement(m, m).value
+    1.0
+    """
+    if method not in ("spearman", "pearson"):
+        raise ValueError(f"method is '{method}'; {nearest(method, ['spearman', 'pearson'])}")
+    values, _ = align({"a": a, "b": b})
+    return _bootstrap_pairs([values["a"], values["b"]], method, bootstraps, seed)
+
+
+def summarise(
+    matrix,
+    statistic: str | float = "mean",
+    *,
+    labels=None,
+    same: bool | None = None,
+    bootstraps: int = 500,
+    seed: int = 0,
+) -> Estimate:
+    """Mean, median or quantile (a number in (0, 1)) of the pairs of a matrix, bootstrap over benchmarks.
+
+    With `labels` (one a benchmark) only pairs with the same label (``same=True``) or different ones.
+
+    >>> summarise([[1, .2, .4], [.2, 1, .6], [.4, .6, 1]], "median", bootstraps=0).value
+    0.4
+    """
+    values, names = as_square(matrix)
+    keep = ~np.eye(len(names), dtype=bool)
+    if labels is not None:
+        codes = _codes(labels, names, "labels")
+        keep &= (codes[:, None] == codes[None]) == bool(same)
+    return _bootstrap_pairs([values, keep.astype(float)], statistic, bootstraps, seed)
+
+
+def _bootstrap_pairs(
+    matrices: list[np.ndarray], statistic: str | float, bootstraps: int, seed: int
+) -> Estimate:
+    n = len(matrices[0])
+    rows, columns = np.triu_indices(n, 1)
+
+    def compute(order: np.ndarray) -> float:
+        i, j = order[rows], order[columns]
+        one, other = (m[i, j][i != j] for m in matrices)
+        if statistic in ("spearman", "pearson"):
+            if statistic == "spearman":
+                one, other = stats.rankdata(one), stats.rankdata(other)
+            one, other = one - one.mean(), other - other.mean()
+            scale = np.sqrt((one @ one) * (other @ other))
+            return float(one @ other / scale) if scale > 0 else np.nan
+        one = one[other > 0]
+        if not len(one):
+            return np.nan
+        return float(
+            one.mean()
+            if statistic == "mean"
+            else np.quantile(one, 0.5 if statistic == "median" else statistic)
+        )
+
+    value = compute(np.arange(n))
+    if not bootstraps:
+        return Estimate(value, np.nan, np.nan)
+    rng = np.random.default_rng(seed)
+    low, high = interval(np.array([compute(rng.integers(n, size=n)) for _ in range(bootstraps)]))
+    return Estimate(value, float(low), float(high))
 
 
 class Mantel(NamedTuple):
@@ -901,6 +984,26 @@ def within_between(
         n_between=n0,
         n=len(names),
     )
+
+
+def contrast_calibration(labels, *, simulations: int = 100, level: float = 0.05, seed: int = 0) -> pd.Series:
+    """How often each test of :func:`within_between` rejects when labels mean nothing, for labels of these sizes.
+
+    Each simulated matrix has benchmarks of different general level and position in a three-dimensional space,
+    drawn without regard to the labels; two-sided tests at `level`. Returns the rejection rates
+    `pairs_bootstrap` and `mann_whitney` (the paper's tests) and `label_permutation`; all should be `level`.
+    """
+    codes = pd.factorize(pd.Series(list(labels)).astype(str))[0]
+    count = np.zeros(3)
+    for run in range(simulations):
+        rng = np.random.default_rng([seed, run])
+        position, general = rng.normal(size=(len(codes), 3)), rng.normal(size=len(codes))
+        matrix = general[:, None] + general - np.sqrt(((position[:, None] - position) ** 2).sum(axis=2))
+        c = within_between(
+            matrix, codes, permutations=199, bootstraps=0, pair_bootstraps=300, seed=seed + run
+        )
+        count += np.array([c.pairs_p, c.mann_whitney_p, c.p]) <= level
+    return pd.Series(count / simulations, index=["pairs_bootstrap", "mann_whitney", "label_permutation"])
 
 
 def _weighted_contrast(weight, v, same, order, ties) -> np.ndarray:

@@ -437,39 +437,94 @@ def _choose_design(design: Design, groups, n_models: int) -> str:
     return "three-way"
 
 
-def select(surprisal: np.ndarray, scores: np.ndarray, k: int = 200, method: str = "top", **options) -> list:
+def select(
+    surprisal: np.ndarray,
+    scores: np.ndarray,
+    k: int = 200,
+    method: str = "top",
+    *,
+    ratio: float = 0.01,
+    max_size: int | None = None,
+    alpha: float = 0.01,
+    ties: screening.Ties = "average",
+    seed: int = 0,
+) -> list:
     """Choose signatures on the given models: a list of (positions, signs), None where scores order nothing.
 
-    method "top": the k best screened units (see :func:`pick`). method "forward_aic": screen with
-    ``ratio=0.01`` (option), then forward AIC up to ``max_size`` (option). Other options go to
-    ``screening.thrush``.
+    Parameters
+    ----------
+    surprisal : (n_units, n_models). scores : (n_benchmarks, n_models).
+    method : "top": the `k` best screened units (see :func:`pick`). All others start from the units that
+        screening keeps at `ratio` a tail: "screened" takes them all, "random" takes `k` of them at random
+        (the paper's control), "forward_aic" (up to `max_size`), "lasso" and "elastic_net" (`alpha`) select.
+        Units with a missing value are not offered to those three.
     """
-    ratio, max_size = options.pop("ratio", 0.01), options.pop("max_size", None)
-    usable = np.array([_orders(row) for row in scores])
+    known = ["top", "screened", "random", "forward_aic", "lasso", "elastic_net"]
+    if method not in known:
+        raise ValueError(f"method is '{method}'; {nearest(str(method), known)}")
     out: list = [None] * len(scores)
-    if not usable.any():
+    usable = np.flatnonzero([_orders(row) for row in scores])
+    if not len(usable):
         return out
-    statistic = screening.thrush(surprisal, scores[usable], **options)
+    statistic = screening.thrush(surprisal, scores[usable], ties=ties)
     if method == "top":
         chosen = pick(statistic, k)
-    elif method == "forward_aic":
-        from helpers import selection  # the slower half of room 5
-
+    else:
+        rng = np.random.default_rng(seed)
         chosen = []
         for j, units in enumerate(screening.screen(statistic, ratio)):
-            y = scores[usable][j]
-            known = ~np.isnan(y)
-            x = surprisal[units][:, known].T.astype(np.float64)
-            complete = ~np.isnan(x).any(axis=0)
-            fit = selection.forward_aic(x[:, complete], y[known], max_size=max_size)
-            taken = units[complete][np.asarray(fit.indices, dtype=int)]
-            chosen.append((taken, np.sign(statistic[taken, j]).astype(float)))
-    else:
-        raise ValueError(f"method is '{method}'; {nearest(str(method), ['top', 'forward_aic'])}")
-    for position, value in zip(np.flatnonzero(usable), chosen):
-        value = (value[0][value[1] != 0], value[1][value[1] != 0])
-        out[position] = value if len(value[0]) else None
+            if method == "random":
+                units = np.sort(rng.choice(units, size=min(k, len(units)), replace=False))
+            elif method != "screened":
+                units = _regress(surprisal, scores[usable[j]], units, method, max_size, alpha)
+            chosen.append((units, np.sign(statistic[units, j]).astype(float)))
+    for position, (units, signs) in zip(usable, chosen):
+        kept = np.isin(signs, (-1, 1))
+        out[position] = (units[kept], signs[kept]) if kept.any() else None
     return out
+
+
+def _regress(surprisal, score, units, method, max_size, alpha) -> np.ndarray:
+    from helpers import selection  # scikit-learn is only needed here
+
+    known = ~np.isnan(score)
+    features = surprisal[units][:, known].T.astype(np.float64)
+    complete = np.flatnonzero(~np.isnan(features).any(axis=0))
+    features = features[:, complete]
+    if method == "forward_aic":
+        cap = known.sum() - 2 if max_size is None else min(max_size, known.sum() - 2)
+        fit = selection.forward_aic(features, score[known], max_size=int(cap))
+    else:
+        fit = getattr(selection, method)(features, score[known], alpha=alpha)
+    return units[complete][np.asarray(fit.indices, dtype=int)]
+
+
+def in_sample(
+    surprisal,
+    scores,
+    k: int = 200,
+    method: str = "forward_aic",
+    *,
+    level: Level = "log",
+    signed: bool = False,
+    covariate=None,
+    **options,
+) -> pd.DataFrame:
+    """Signature overlap selected and compared on the SAME models: the paper's way, circular by construction.
+
+    Options as in :func:`select`. ``attrs["sizes"]`` holds the size of each signature.
+    """
+    pool = _Pool(surprisal, level)
+    y, names, _ = inference.as_rows(scores, "scores")
+    _refuse_constant(y, names, "scores", "raise")
+    chosen = select(pool.values, y, k, method, **options)
+    rows = _activities(pool, chosen, np.arange(y.shape[1]), signed)
+    empty = [str(n) for n, c in zip(names, chosen) if c is None]
+    frame = _correlate(
+        rows, names, f"signature ({method})", covariate, inference.MIN_MODELS, "nan" if empty else "raise"
+    )
+    frame.attrs |= {"sizes": [0 if c is None else len(c[0]) for c in chosen], "empty": empty}
+    return frame
 
 
 def _orders(scores: np.ndarray) -> bool:
@@ -675,15 +730,17 @@ def _activities(pool: _Pool, chosen: list, models: np.ndarray, signed: bool) -> 
 
 
 def _unit_halves(pool: _Pool, chosen: list, models: np.ndarray, signed: bool, rng) -> np.ndarray:
-    out = np.full(len(chosen), np.nan)
+    rows = np.full((2 * len(chosen), len(models)), np.nan)
     for i, c in enumerate(chosen):
         if c is None or len(c[0]) < 4:
             continue
-        order = rng.permutation(len(c[0]))
-        halves = [pool.mean_z(c[0][h], c[1][h] if signed else None, models) for h in np.array_split(order, 2)]
-        r = inference.spearman(np.array(halves), minimum=3)[0, 1]
-        out[i] = inference.spearman_brown(r) if r > -0.9 else np.nan
-    return out
+        z = pool.z(c[0], models)
+        if signed:
+            z = z * c[1][:, None]
+        for half, where in enumerate(np.array_split(rng.permutation(len(z)), 2)):
+            rows[i + half * len(chosen)] = z[where].mean(axis=0)
+    r = np.diag(inference.spearman(rows, minimum=3)[: len(chosen), len(chosen) :])
+    return np.where(r > -0.9, inference.spearman_brown(r), np.nan)
 
 
 def _cross(one: np.ndarray, other: np.ndarray, weights=None, covariates=None) -> np.ndarray:
