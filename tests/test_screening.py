@@ -170,6 +170,40 @@ def test_stream_across_tiles_with_heavy_ties(monkeypatch):
     assert [a.tolist() for a in parts] == [a.tolist() for a in whole]
 
 
+def test_a_misleading_sample_is_noticed():
+    """Extremes that sit exactly where a sample looks make it cut too far out: the count must catch that."""
+    rng = np.random.default_rng(6)
+    scores = rng.normal(size=(2, 10))
+    surprisal = rng.normal(size=(40_000, 10))
+    surprisal[::16] = np.where(rng.random((2500, 1)) < 0.5, 1, -1) * scores[0]  # stride of a stream
+    gamma = screening.thrush(surprisal, scores)
+    whole = []
+    for column in gamma.T:
+        order = np.argsort(column, kind="stable")
+        whole.append(sorted([*order[:2000], *order[-2000:]]))
+    assert [a.tolist() for a in screening.screen(gamma, 0.05)] == whole
+    seen = []
+    screener = screening.Screener(scores, 0.05)
+    enough = screening.Screener._enough
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(screening.Screener, "_enough", lambda *a: seen.append(enough(*a)) or seen[-1])
+        parts = screening.screen_stream([surprisal], scores, 0.05)
+    assert [a.tolist() for a in parts] == whole
+    assert seen == [False]
+    limits = screener.limits(screener.tally(surprisal))
+    kept = screener.finish([screener.collect(surprisal, 0, limits)], limits)
+    assert [a.tolist() for a in kept] == whole
+
+
+def test_screen_of_many_units_is_a_stable_sort():
+    rng = np.random.default_rng(7)
+    statistic = np.column_stack([rng.normal(size=100_000), np.round(rng.normal(size=100_000), 1)])
+    statistic[::24, 0] *= 50  # 100,000 >> 12 is 24: the sample sees extremes only
+    for column, kept in zip(statistic.T, screening.screen(statistic, 0.03)):
+        order = np.argsort(column, kind="stable")
+        assert kept.tolist() == sorted([*order[:3000], *order[-3000:]])
+
+
 def test_parquet_blocks(tmp_path):
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(rng.normal(size=(100, 9)).astype(np.float32), columns=list("abcdefghi"))

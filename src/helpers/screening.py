@@ -29,7 +29,8 @@ Ties = Literal["average", "name"]
 Statistic = Literal["thrush", "preselect"]
 
 TILE = 8192  # units handled at a time, so that intermediate values stay in a core's cache
-BINS = 1 << 12  # of the running histogram that finds a stream's cut: fits a core's first-level cache
+BINS = 1 << 10  # of the histograms that find where a tail begins
+STRIDE = 16  # a stream tallies every STRIDE-th unit: enough to place a cautious limit
 SPOOL_MEMORY = 256 << 20  # bytes of ranks held in memory before a stream spools them to disk
 _EXACT_MODELS = 256  # up to here every sum is an integer below 2**24, exact in float32
 
@@ -180,29 +181,30 @@ def screen_stream(
     result. On a cluster use :class:`Screener` directly, whose parts need no file.
     """
     screener = Screener(scores, ratio, statistic=statistic, ties=ties)
-    tally, lengths = screener._nothing(), []
+    tally, lengths, eligible = screener._nothing(), [], np.zeros(screener.n_benchmarks, dtype=np.int64)
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as spool:
         for number, block in enumerate(blocks):
             block = _check_surprisal(block, screener.n_models, f"block {number}: surprisal")
             for start in range(0, len(block), TILE):
                 tile = screener._rank(block[start : start + TILE])
-                screener._count(tile, tally)
-                for sums in tile:
+                screener._count([sums[:, ::STRIDE] for sums in tile], tally)
+                for group, sums in zip(screener.groups, tile):
+                    eligible[group.rows] += _eligible(sums)
                     spool.write(sums.tobytes())
                 lengths.append(tile[0].shape[1])
         if not lengths:
             raise DataError(
                 "The stream of blocks holds no unit; expected arrays of shape (n_block_units, n_models)."
             )
-        limits = screener.limits(tally)
-        spool.seek(0)
-        parts, start = [], 0
-        for length in lengths:
-            tile = [_read(spool, group, length) for group in screener.groups]
-            parts.append(screener._gather(tile, start, limits))
-            if len(parts) > 64:
-                parts = [screener.merge(parts, limits)]
-            start += length
+        k = np.array([tail_size(int(n), ratio, j) for j, n in enumerate(eligible)])
+        limits = screener._cautious(tally, k)
+        parts = screener._second_pass(spool, lengths, limits)
+        if not screener._enough(parts, limits):  # the sample misled: count all
+            tally = screener._nothing()
+            for tile in screener._spooled(spool, lengths):
+                screener._count(tile, tally)
+            limits = screener.limits(tally)
+            parts = screener._second_pass(spool, lengths, limits)
     return screener.finish(parts, limits)
 
 
@@ -238,7 +240,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Limits:
-    """The cut of each benchmark: units per tail, and the histogram bins that hold a tail's last unit."""
+    """Per benchmark: units in a tail, and values that the low tail stays below and the high tail above."""
 
     k: np.ndarray
     low: np.ndarray
@@ -314,10 +316,47 @@ class Screener:
         """Return where the tails end, from the tally of ALL units."""
         sizes = tally.counts.sum(axis=1)
         k = np.array([tail_size(int(n), self.ratio, j) for j, n in enumerate(sizes)])
+        return self._limits(tally, k, k)
+
+    def _limits(self, tally: Tally, k: np.ndarray, reach: np.ndarray) -> Limits:
+        """Return limits that let through at least `reach` of the tallied units at each end."""
         upward = np.cumsum(tally.counts, axis=1)
-        low = (upward < k[:, None]).sum(axis=1)
-        high = (upward <= (sizes - k)[:, None]).sum(axis=1)
-        return Limits(k, low, high)
+        low = (upward < reach[:, None]).sum(axis=1)
+        high = (upward <= (upward[:, -1] - reach)[:, None]).sum(axis=1)
+        # Outer edges of the bins, one bin further out: rounding can then only let more through.
+        scale, shift = self._scale[:, 0], self._shift[:, 0]
+        return Limits(k, (low + 2 - shift) / scale, (high - 1 - shift) / scale)
+
+    def _cautious(self, tally: Tally, k: np.ndarray) -> Limits:
+        sizes = tally.counts.sum(axis=1)
+        expected = self.ratio * sizes
+        return self._limits(tally, k, np.minimum(sizes, expected + 4 * np.sqrt(expected) + 8).astype(int))
+
+    def _enough(self, parts: Sequence[Candidates], limits: Limits) -> bool:
+        joined = Candidates.join(parts)
+        for tail in (joined.values <= limits.low[joined.rows], joined.values >= limits.high[joined.rows]):
+            if (np.bincount(joined.rows[tail], minlength=self.n_benchmarks) < limits.k).any():
+                return False
+        return True
+
+    def _spooled(
+        self, spool: tempfile.SpooledTemporaryFile, lengths: list[int]
+    ) -> Iterator[list[np.ndarray]]:
+        spool.seek(0)
+        for length in lengths:
+            yield [_read(spool, group, length) for group in self.groups]
+
+    def _second_pass(
+        self, spool: tempfile.SpooledTemporaryFile, lengths: list[int], limits: Limits
+    ) -> list[Candidates]:
+        parts, start, held = [], 0, 0
+        for length, tile in zip(lengths, self._spooled(spool, lengths)):
+            parts.append(self._gather(tile, start, limits))
+            start, held = start + length, held + len(parts[-1].rows)
+            if held > 8 * int(limits.k.sum()) + BINS * self.n_benchmarks:
+                parts = [self.merge(parts, limits)]
+                held = len(parts[0].rows)
+        return parts
 
     def collect(self, block: np.ndarray, start: int, limits: Limits) -> Candidates:
         """Return the candidates of one block whose first unit has position `start`."""
@@ -331,10 +370,10 @@ class Screener:
     def merge(self, parts: Sequence[Candidates], limits: Limits) -> Candidates:
         """Join candidates given in the order of units, and keep no more of them than can matter."""
         joined = Candidates.join(parts)
-        if len(joined.rows) <= 4 * int(limits.k.sum()) + BINS:
+        if len(joined.rows) <= 2 * int(limits.k.sum()):
             return joined
         chosen = [kept[tail] for kept in self._extremes(joined, limits) for tail in (0, 1)]
-        return joined.take(np.sort(np.concatenate(chosen)))
+        return joined.take(np.unique(np.concatenate(chosen)))
 
     def finish(self, parts: Sequence[Candidates], limits: Limits) -> list[np.ndarray]:
         """Return the sorted positions, as :func:`screen` does, from the parts in the order of units."""
@@ -357,27 +396,24 @@ class Screener:
         return [_sign_sums(tile[:, g.columns] if g.partial else tile, self.ties) for g in self.groups]
 
     def _count(self, tile: list[np.ndarray], tally: Tally) -> None:
-        for group, _, scaled in self._scaled(tile):
+        for group, sums in zip(self.groups, tile):
+            scaled = group.values(sums) * self._scale[group.rows] + self._shift[group.rows]
             known = ~np.isnan(scaled)
-            whole = known.all()
-            bins = (scaled if whole else np.nan_to_num(scaled)).astype(np.intp)
-            for i, row in enumerate(group.rows):
-                line = bins[i] if whole else bins[i][known[i]]
-                tally.counts[row] += np.bincount(line, minlength=BINS)
+            for row, line, here in zip(group.rows, scaled, known):
+                tally.counts[row] += np.bincount(line[here].astype(np.intp), minlength=BINS)
 
     def _gather(self, tile: list[np.ndarray], start: int, limits: Limits) -> Candidates:
         parts = []
-        for group, values, scaled in self._scaled(tile):
-            low = limits.low[group.rows, None].astype(scaled.dtype)
-            high = limits.high[group.rows, None].astype(scaled.dtype)
-            row, unit = np.nonzero((scaled < low + 1) | (scaled >= high))
-            parts.append(Candidates(group.rows[row], unit + start, values[row, unit]))
-        return Candidates.join(parts)
-
-    def _scaled(self, tile: list[np.ndarray]) -> Iterator[tuple]:
         for group, sums in zip(self.groups, tile):
             values = group.values(sums)
-            yield group, values, values * self._scale[group.rows] + self._shift[group.rows]
+            low = limits.low[group.rows, None].astype(values.dtype)
+            high = limits.high[group.rows, None].astype(values.dtype)
+            found = np.flatnonzero(
+                (values <= low) | (values >= high)
+            )  # flat: several times faster than nonzero
+            row, unit = np.divmod(found, values.shape[1])
+            parts.append(Candidates(group.rows[row], unit + start, values.ravel()[found]))
+        return Candidates.join(parts)
 
 
 def _full(surprisal: np.ndarray, scores: np.ndarray, ties: Ties, statistic: Statistic) -> np.ndarray:
@@ -502,11 +538,24 @@ def _read(spool: tempfile.SpooledTemporaryFile, group: _Group, length: int) -> n
     return np.frombuffer(raw, dtype=kind).reshape(len(group.columns), length)
 
 
+def _eligible(sums: np.ndarray) -> int:
+    """Return how many units have a statistic, from (m, n_units) sign sums."""
+    absent = sums == _missing(len(sums))
+    return sums.shape[1] - (int((absent.sum(axis=0) > len(sums) - 2).sum()) if absent.any() else 0)
+
+
 def _tails(values: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of the k first and the k last by (value, place), each in place order."""
     n = len(values)
     if n <= k:
         return labels, labels[:0]
+    if n > 1 << 15 and k < n // 10:  # a sample tells which few values need to be looked at
+        sample = np.sort(values[:: n >> 12])
+        reach = int(len(sample) * k / n + 4 * np.sqrt(len(sample) * k / n) + 8)
+        low, high = sample[reach], sample[-reach - 1]
+        few = np.flatnonzero((values <= low) | (values >= high))
+        if min((values[few] <= low).sum(), (values[few] >= high).sum()) >= k and len(few) < n // 2:
+            return _tails(values[few], labels[few], k)
     ordered = np.partition(values, (k - 1, n - k))
     low, high = ordered[k - 1], ordered[n - k]
     below, above = np.flatnonzero(values < low), np.flatnonzero(values > high)
@@ -554,10 +603,12 @@ def _check_surprisal(surprisal: np.ndarray, n_models: int, what: str = "surprisa
             f"{what} has shape {surprisal.shape}; expected (n_units, {n_models}), "
             "one column for each model of scores."
         )
-    if np.isinf(surprisal).any():
-        row, column = np.argwhere(np.isinf(surprisal))[0]
-        raise DataError(
-            f"{what} is infinite at unit row {row}, model column {column}: that model gave the unit "
-            "probability zero. Extract it again in float32, or set NaN to leave it out pairwise."
-        )
+    for start in range(0, len(surprisal), TILE):  # by tile: no second table of this size
+        odd = np.isinf(surprisal[start : start + TILE])
+        if odd.any():
+            row, column = np.argwhere(odd)[0]
+            raise DataError(
+                f"{what} is infinite at unit row {start + row}, model column {column}: that model gave the unit "
+                "probability zero. Extract it again in float32, or set NaN to leave it out pairwise."
+            )
     return surprisal
