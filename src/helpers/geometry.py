@@ -204,7 +204,7 @@ def fit_frame(points: Mapping[str, np.ndarray], whiten: str = "full") -> Frame:
 WHITEN = {"centroid": "none", "centred": "none", "zscored": "diagonal", "whitened": "full"}
 
 
-def _weights(sizes: np.ndarray, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, ...]:
+def question_weights(sizes: np.ndarray, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, ...]:
     """Return (n_benchmarks, n_questions) weights: one matrix ("bootstrap", "all") or two ("halves")."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
     result = [
@@ -223,7 +223,7 @@ def _weights(sizes: np.ndarray, rng: np.random.Generator, kind: str) -> tuple[np
     return tuple(result)
 
 
-class _CentroidStatistic:
+class CentroidStatistic:
     """Cosine of centroids, after the frame's map; recentred on every draw so that halves share nothing."""
 
     def __init__(self, points: dict[str, np.ndarray], measure: str):
@@ -286,7 +286,7 @@ def kernel_matrix(kernel: np.ndarray, weights: np.ndarray, measure: str) -> np.n
 
 def _statistic(points: dict[str, np.ndarray], measure: str):
     if measure in CENTROID:
-        return _CentroidStatistic(points, measure)
+        return CentroidStatistic(points, measure)
     if measure in KERNEL:
         return KernelStatistic.from_points(points, measure)
     raise ValueError(f"measure '{measure}' is none of {', '.join(CENTROID + KERNEL)}")
@@ -422,14 +422,14 @@ def resample(names, sizes, statistics, measure, bootstraps, splits, seed) -> Com
     def mean(weights: np.ndarray) -> np.ndarray:
         return np.mean([s(weights) for s in statistics], axis=0)
 
-    value = mean(*_weights(sizes, rng, "all"))
+    value = mean(*question_weights(sizes, rng, "all"))
     low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
     if bootstraps:
-        draws = np.stack([mean(*_weights(sizes, rng, "bootstrap")) for _ in range(bootstraps)])
+        draws = np.stack([mean(*question_weights(sizes, rng, "bootstrap")) for _ in range(bootstraps)])
         low, high = interval(value, draws, bounded=measure in (*CENTROID, "pairwise"))
     halves = np.full((max(splits, 1), len(names)), np.nan)
     for split in range(splits):
-        first, second = (mean(w) for w in _weights(sizes, rng, "halves"))
+        first, second = (mean(w) for w in question_weights(sizes, rng, "halves"))
         halves[split] = row_correlation(first, second, rng.integers(0, len(names), len(names)))
     for bound in (low, high):
         np.fill_diagonal(bound, np.diag(value))
@@ -465,7 +465,7 @@ def crossnobis(points: Mapping[str, np.ndarray], *, splits: int = 20, seed: int 
     rng = np.random.default_rng(seed)
     total = np.zeros((len(sizes), len(sizes)))
     for _ in range(splits):
-        first, second = (w @ vectors for w in _weights(sizes, rng, "halves"))
+        first, second = (w @ vectors for w in question_weights(sizes, rng, "halves"))
         cross = first @ second.T
         own = np.diag(cross)
         total += own[:, None] + own[None, :] - cross - cross.T
