@@ -298,6 +298,9 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
             heading = None
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+            for output in cell.outputs:  # the page shows the HTML form; plotly's own doubles the weight
+                if "text/html" in output.get("data", {}):
+                    output.data.pop("application/vnd.plotly.v1+json", None)
             if "injected-parameters" in cell.metadata.get("tags", []):
                 cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
     text = nbformat.writes(notebook)
