@@ -124,8 +124,8 @@ def noisy_axes(points: dict[str, np.ndarray], error: float, seed: int) -> maps.A
 
 def test_displacement_test_holds_its_level_and_has_power():
     rejected, found = [], []
-    for seed in range(10):
-        points = planar(16, seed, 1.2)
+    for seed in range(8):
+        points = planar(12, seed, 1.2)
         moved = points.copy()
         moved[3] = -moved[3] + 0.3
         same = maps.disentangle(noisy_axes({"semantic": points, "neural": points}, 0.15, seed), draws=40)
