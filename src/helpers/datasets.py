@@ -181,15 +181,19 @@ def _probe(host: str, port: int) -> str | None:
     return answer[0]
 
 
+def _stream(url: str, output_file: str, _pooch: object) -> None:
+    """Fetch one address to a file; in pooch's form of a downloader, but closing its connection."""
+    with requests.get(url, stream=True, timeout=30) as answer:
+        answer.raise_for_status()
+        with open(output_file, "wb") as target:
+            for block in answer.iter_content(2**16):
+                target.write(block)
+
+
 def _download(url: str, target: Path, digest: str) -> None:
+    pooch.get_logger().setLevel("WARNING")  # its messages carry machine paths
     try:
-        pooch.retrieve(
-            url,
-            f"sha256:{digest}",
-            fname=target.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(timeout=30, progressbar=False),
-        )
+        pooch.retrieve(url, f"sha256:{digest}", fname=target.name, path=target.parent, downloader=_stream)
     except ValueError as error:
         raise DataError(
             f"{url}: the downloaded bytes do not have the sha256 of data/manifest.yml ({digest}). "

@@ -28,6 +28,7 @@ ABOVE_CHANCE = 0.25
 RELIABLE = 0.8
 FLOOR_OF_FREE_ANSWERS = 0.05
 FEW_ITEMS = 100
+MOST_QUESTIONS = 2000  # of larger sets a fixed sample is kept: no axis reads more
 
 # Training data of a DCLM run, read off its file name; the first pattern that occurs decides. One lineage shares its
 # text pool and its filter, at whatever scale, and is held out together.
@@ -133,13 +134,17 @@ def _facts(name: str) -> pd.DataFrame:
 
 
 def _texts(wanted: pd.Series) -> tuple[pd.DataFrame, list[Path]]:
-    """Return the question table of the benchmarks in `wanted` (benchmark -> name of a question file)."""
+    """Return the question table of the benchmarks in `wanted` (benchmark -> name of a question file).
+
+    Two benchmarks may share one file; every file is read once.
+    """
     wanted = wanted.dropna()
     wanted = wanted[wanted != ""]
     gauntlet = datasets.files("gauntlet-questions")
     place = {Path(p).stem: f for p, f in gauntlet.items()}
     parts, inputs = [], []
-    for benchmark, source in wanted.items():
+    for source, sharing in wanted.groupby(wanted):
+        benchmark = sharing.index[0]
         if source == "truthfulqa":
             path = datasets.fetch("truthfulqa")
             parts.append(questions.read_truthfulqa(path, benchmark))
@@ -150,7 +155,9 @@ def _texts(wanted: pd.Series) -> tuple[pd.DataFrame, list[Path]]:
             path = place[source]
             parts.append(questions.read(path, benchmark, problems=[]))
         inputs.append(path)
-    return pd.concat(parts, ignore_index=True), inputs
+        parts += [parts[-1].assign(benchmark=other) for other in sharing.index[1:]]
+    everything = pd.concat(parts, ignore_index=True)
+    return questions.sample(everything, MOST_QUESTIONS, seed=0).reset_index(drop=True), inputs
 
 
 # --- dclm -----------------------------------------------------------------------------------------------------------
