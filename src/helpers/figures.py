@@ -34,11 +34,14 @@ from helpers.fragments import (
 
 # Each has a contrast of at least 3:1 on the light and on the dark page; symbols and dashes differ too.
 COLOURS = ("#2f7ec2", "#d55e00", "#009e73", "#c2609a", "#b58900", "#7b62c9", "#1a9cb0", "#8a8a8a")
+# plotly's own, which fall short of that contrast
+PLOTLY_COLOURS = dict(
+    zip("#636efa #ef553b #00cc96 #ab63fa #ffa15a #19d3f3 #ff6692 #b6e880".split(), COLOURS, strict=True)
+)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # ColorBrewer's RdBu: blue below zero, red above
 # cividis: the same to readers with and without colour blindness
-LOG = {"type": "log", "nticks": 6, "tickformat": "~s", "minor": {"ticks": ""}}
 GREY = "rgba(128,128,128,0.35)"
 
 
@@ -58,7 +61,29 @@ def _columns(frame: pd.DataFrame, *names: str | None) -> None:
 
 
 def _short(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    """Return text of at most `limit` characters: the middle goes, since names often differ only in their ends.
+
+    >>> _short("bbh-logical-deduction-five-objects", 15)
+    'bbh-log…objects'
+    """
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[: limit - 1 - half].rstrip()}…{text[-half:].lstrip()}"
+
+
+def _log(values: pd.Series, wanted: bool) -> dict[str, Any]:
+    """Return the settings of a logarithmic axis: labels at 1, 2 and 5, or at the powers of ten."""
+    if not wanted:
+        return {}
+    known = values[values > 0]
+    if len(known) < values.notna().sum():
+        raise DataError(
+            f"column {values.name!r} has values that are not positive; they have no place on a log axis"
+        )
+    decades = math.log10(known.max() / known.min()) if len(known) else 0
+    large = len(known) and known.max() >= 1e4 and known.min() >= 1
+    return {"type": "log", "dtick": "D2" if decades <= 2.5 else 1, "tickformat": "~s" if large else "~g"}
 
 
 def _axis(title: str = "", **more: Any) -> dict[str, Any]:
@@ -231,7 +256,8 @@ def heatmap(
         gets a diverging scale, made symmetric about 0 unless both ends are given.
     groups : Series, row label -> category: rows are ordered by it, a strip and lines show it. A square
         matrix with the same labels on both sides gets the same order on both.
-    low, high : DataFrames of interval bounds, same labels as `matrix`; shown on hover and in the download.
+    low, high : DataFrames of interval bounds, same labels as `matrix`; shown on hover and in the download,
+        which then has one row a cell, or a pair when everything is symmetric.
     cluster : order rows (within groups) by average linkage.
     labels : row or column label -> text to show.
 
@@ -375,61 +401,46 @@ def heatmap(
                     )
         trace["colorbar"]["x"] = 1.03
 
-    def ticks(texts: Sequence[str], most: int, limit: int) -> dict[str, Any]:
-        step = math.ceil(len(texts) / most)
-        return {
-            "tickmode": "array",
-            "tickvals": list(range(0, len(texts), step)),
-            "ticktext": [plot_text(_short(t, limit)) for t in texts[::step]],
+    def ticks(texts: Sequence[str], room: float, limit: int, turned: bool = True) -> tuple[dict, dict]:
+        """Return ticks and font that fit: as many labels as leave 9 pixels to each."""
+        step = max(1, math.ceil(9 / room)) if turned else 1
+        size = int(min(13, max(8, 0.85 * room * step)))
+        shown = [plot_text(_short(t, limit)) for t in texts[::step]]
+        return {"tickmode": "array", "tickvals": list(range(0, len(texts), step)), "ticktext": shown}, {
+            "size": size
         }
 
     down, over = [shown[k] for k in order], [shown[k] for k in across]
-    size = 13 if max(len(down), len(over)) <= 20 else 10 if max(len(down), len(over)) <= 50 else 8
     turned = len(over) > 8 or max(map(len, over)) > 8
-    x = _axis(
-        type="category",
-        showgrid=False,
-        tickangle=-90 if turned else 0,
-        tickfont={"size": size},
-        **ticks(over, 90, 30),
-    )
-    y = _axis(
-        type="category", showgrid=False, autorange="reversed", tickfont={"size": size}, **ticks(down, 90, 34)
-    )
     foot = 7 * min(max(map(len, over)), 30) if turned else 30
-    cell = min(44, max(9, 560 / max(len(over), 6)))
-    layout = _layout(
-        int(min(max(cell * len(down) + foot, 240), 1100)),
-        x,
-        y,
-        shapes=shapes,
-        plot_bgcolor="rgba(128,128,128,0.25)",
-    )
-    small = max(7, min(11, int(230 / max(len(down), 1))))
-    narrow = min(30, max(7, 270 / max(len(over), 1)))
+    wide = (620 - 7 * min(max(map(len, down)), 30)) / len(over)  # pixels of a cell on a page 735 wide
+    tall = min(44, max(9, wide if len(over) > 12 else 36))
+    height = int(min(max(tall * len(down) + foot, 240), 1100))
+    x_ticks, x_font = ticks(over, wide, 30, turned)
+    y_ticks, y_font = ticks(down, (height - foot) / len(down), 30)
+    x = _axis(type="category", showgrid=False, tickangle=-90 if turned else 0, tickfont=x_font, **x_ticks)
+    y = _axis(type="category", showgrid=False, autorange="reversed", tickfont=y_font, **y_ticks)
+    layout = _layout(height, x, y, shapes=shapes, plot_bgcolor="rgba(128,128,128,0.25)")
+    narrow = 250 / len(over)
+    small = int(min(max(min(30, max(7, narrow)) * len(down) + 190, 300), 640))
+    x_ticks, x_font = ticks(over, narrow, 15, turned)
+    y_ticks, y_font = ticks(down, (small - 190) / len(down), 15)
     phone = {
-        "height": int(min(max(narrow * len(down) + 190, 300), 640)),
-        "xaxis": ticks(over, 24, 14) | {"tickfont": {"size": max(small, 8)}},
-        "yaxis": ticks(down, 28, 14) | {"tickfont": {"size": max(small, 8)}},
-        "colorbar": {
-            "orientation": "h",
-            "x": 0.5,
-            "xanchor": "center",
-            "y": 1.01,
-            "yanchor": "bottom",
-            "len": 1,
-            "thickness": 10,
-            "title": {"text": plot_text(unit), "side": "top"},
-        },
+        "height": small,
+        "xaxis": x_ticks | {"tickfont": x_font},
+        "yaxis": y_ticks | {"tickfont": y_font},
     }
     if low is not None and high is not None:
-        data = (
-            matrix.rename_axis(index="row", columns=None)
-            .reset_index()
-            .melt("row", var_name="column", value_name="value")
+        tables = {"value": values, "low": bounds[..., 0], "high": bounds[..., 1]}
+        mirrored = square and all(np.allclose(t, t.T, rtol=1e-9, equal_nan=True) for t in tables.values())
+        places = np.triu_indices(len(order)) if mirrored else tuple(np.indices(values.shape).reshape(2, -1))
+        data = pd.DataFrame(
+            {
+                "row": np.array(order, dtype=object)[places[0]],
+                "column": np.array(across, dtype=object)[places[1]],
+            }
+            | {key: t[places] for key, t in tables.items()}
         )
-        for key, bound in (("low", low), ("high", high)):
-            data[key] = [bound.at[r, c] for r, c in zip(data["row"], data["column"], strict=True)]
     else:
         data = matrix.rename_axis(index=matrix.index.name or "row")
     table = matrix.rename(index=shown, columns=shown)
@@ -601,15 +612,15 @@ def scatter(
     legend = sum(bool(t.get("showlegend")) for t in traces)
     layout = _layout(
         440,
-        _axis(x_title, **(LOG if log_x else {})),
-        _axis(y_title, **(LOG if log_y else {})),
+        _axis(x_title, **_log(frame[x], log_x)),
+        _axis(y_title, **_log(frame[y], log_y)),
         showlegend=legend > 0,
         **_references(reference),
     )
     return _figure(
         traces,
         layout,
-        {"height": 340 + 22 * min(legend, 8)},
+        {"height": 340 + 22 * min(legend, 8) + 40 * numeric},
         name=name,
         alt=alt,
         caption=caption + _undrawn(frame, x, y),
@@ -688,8 +699,8 @@ def line(
     legend = sum(bool(t["showlegend"]) for t in traces)
     layout = _layout(
         400,
-        _axis(x_title, **(LOG if log_x else {})),
-        _axis(y_title, **(LOG if log_y else {})),
+        _axis(x_title, **_log(frame[x], log_x)),
+        _axis(y_title, **_log(frame[y], log_y)),
         showlegend=legend > 0,
         **_references(reference),
     )
@@ -933,6 +944,15 @@ def table(
     )
 
 
+def _recolour(value: Any) -> Any:
+    """Return traces with plotly's default categorical colours replaced by those of the book."""
+    if isinstance(value, dict):
+        return {k: _recolour(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_recolour(v) for v in value]
+    return PLOTLY_COLOURS.get(value.lower(), value) if isinstance(value, str) else value
+
+
 def plotly(
     fig: Any,
     *,
@@ -967,11 +987,17 @@ def plotly(
     layout |= {k: v for k, v in own.items() if k not in ("height", "xaxis", "yaxis")}
     for key in {"xaxis", "yaxis", *(k for k in own if k.startswith(("xaxis", "yaxis")))}:
         layout[key] = _axis() | (own.get(key) or {})
+    for trace in content.get("data", []):
+        if trace.get("type") == "heatmap" and "coloraxis" not in trace:
+            trace.setdefault("colorscale", _scale(SEQUENTIAL))
     words = own.get("title")
     words = words.get("text") if isinstance(words, Mapping) else words
     layout.pop("title", None)
+    layout["legend"] = _layout(0, {}, {})["legend"] | {
+        k: v for k, v in own.get("legend", {}).items() if k == "title"
+    }
     return _figure(
-        content.get("data", []),
+        _recolour(content.get("data", [])),
         layout,
         {"height": min(layout["height"], 460)},
         name=name,

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-CSV_LIMIT = 200_000  # bytes of a data URI; browsers accept more, a page of 3 MiB does not
+CSV_LIMIT = 200_000  # bytes; browsers take longer data URIs, a page of 3 MiB does not
 TWIN_LIMIT = 60_000  # bytes of a static picture
 TABLE_ROWS = 100  # plots drawn from at most so many rows get a table twin
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -114,7 +114,7 @@ def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
         ("%.3g", "three significant digits"),
     ):
         text = frame.to_csv(index=index, float_format=form, lineterminator="\n")
-        if len(quote(text)) <= CSV_LIMIT:
+        if len(text.encode()) <= CSV_LIMIT:
             return text, remark
     return None, f"{len(frame):,} rows: too large for a page, see the study's artifacts"
 
@@ -337,6 +337,7 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                 (x0, x1), (y0, y1) = x_axis.get("domain", (0, 1)), y_axis.get("domain", (0, 1))
                 axes = canvas.add_axes((0.1 + 0.86 * x0, 0.12 + 0.8 * y0, 0.86 * (x1 - x0), 0.8 * (y1 - y0)))
             mine = [t for t in traces if (t.get("xaxis", "x"), t.get("yaxis", "y")) == (x, y)]
+            mine = [_shared_colours(layout, t) for t in mine]
             _draw_panel(canvas, axes, mine, x_axis, y_axis)
             for shape in layout.get("shapes", []):
                 if (
@@ -396,6 +397,13 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                 frameon=False,
             )
     return canvas
+
+
+def _shared_colours(layout: Mapping[str, Any], trace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a heat map with the scale and range of the colour axis that it shares with others."""
+    shared = layout.get(trace.get("coloraxis"), {})
+    renamed = {"colorscale": "colorscale", "cmin": "zmin", "cmax": "zmax", "colorbar": "colorbar"}
+    return {new: shared[old] for old, new in renamed.items() if old in shared} | dict(trace)
 
 
 def _colour(value: Any) -> Any:
