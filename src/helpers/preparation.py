@@ -55,7 +55,10 @@ def _prepare_list(study: studies.Study) -> None:
     source = paths.ROOT / study.benchmarks.scores
     table = scores.read(source, benchmarks=study.benchmarks.include)
     matching = scores.match_models(table["model"], models["model"])
-    table = table.assign(model=table["model"].map(matching.found)).dropna(subset="model")
+    if matching.unmatched:
+        print(f"{paths.label(source)}: not in the study, left out: {', '.join(matching.unmatched)}")
+    known = matching.matched.set_index("given")["known"]
+    table = table.assign(model=table["model"].map(known)).dropna(subset="model")
     table = table[~table["benchmark"].isin(study.benchmarks.exclude)]
     if table.empty:
         raise DataError(f"{paths.label(source)}: none of its models is in study '{study.name}'.")
