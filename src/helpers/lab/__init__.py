@@ -52,9 +52,9 @@ def load_model(name: str):
     return population.read_model(name), _tokenizer()
 
 
-def questions() -> pd.DataFrame:
-    """Return the items of the 48 benchmarks; see :func:`helpers.lab.text.questions`."""
-    return text.questions()
+def questions(name: str = "main") -> pd.DataFrame:
+    """Return the items of a population's 48 benchmarks; see :func:`helpers.lab.text.questions`."""
+    return text.questions(sign=population.population(name).sign)
 
 
 def documents(name: str = "main", quiz: bool = False) -> list[text.Document]:
@@ -151,7 +151,7 @@ def prepare(study: studies.Study | str) -> None:
     write("exposure.csv", exposure_table(name), time.perf_counter())
 
     began = time.perf_counter()
-    items = questions()
+    items = questions(name)
     write("questions.parquet", items.drop(columns=["domain", "skill"]), began)
     began = time.perf_counter()
     if plan.ships_weights:

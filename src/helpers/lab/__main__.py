@@ -42,7 +42,7 @@ def scores_of(plan: Population, stacks: dict[str, dict], digits: torch.dtype = t
         return population.to_llama(weights, shape), population.tokenizer()
 
     names = [n for n in table.index if table.loc[n, "shape"] in stacks]
-    return scoring.score_population(load, names, text.questions(), source="measured when trained")
+    return scoring.score_population(load, names, text.questions(plan.sign), source="measured when trained")
 
 
 def write_numbers(plan: Population, stacks: dict[str, dict], losses: dict[str, float], where: Path) -> None:
@@ -107,7 +107,7 @@ def shipped_scores(plan: Population) -> pd.DataFrame:
         return pd.read_csv(population.folder(plan.name) / "scores.csv")
     from helpers.lab import load_model, model_names
 
-    return scoring.score_population(load_model, model_names(plan.name), text.questions())
+    return scoring.score_population(load_model, model_names(plan.name), text.questions(plan.sign))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Shape:
 
 
 SHAPES = (Shape(48, 2), Shape(64, 2), Shape(64, 3), Shape(80, 2))
+SLIM = (Shape(40, 2), Shape(48, 2), Shape(56, 2), Shape(48, 3))
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Population:
     """Design of a population. Exposures are tokens; ranges are log-uniform.
 
     ``general`` is the half-width of a factor g, uniform over models: every domain's exposure is multiplied by
-    exp(g). Docstrings fill every model's diet up to the same `budget`.
+    exp(g). ``sign`` says whether multiple-choice prompts end with the sign of quiz practice. Docstrings fill every model's diet up to the same `budget`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Population:
     steps: int = 834
     batch: int = 6
     rate: float = 8e-3
+    sign: bool = False
     ships_weights: bool = False
 
     @property
@@ -88,8 +90,25 @@ POPULATIONS = {
     p.name: p
     for p in (
         Population("main", seed=20260101, ships_weights=True),
-        Population("format", seed=20260102, domain=(12_000, 30_000), quiz=(1_000, 130_000)),
-        Population("general", seed=20260103, domain=(6_000, 18_000), general=1.2),
+        # Numbers only, and narrower models, which train faster.
+        Population(
+            "format",
+            seed=20260102,
+            shapes=SLIM,
+            domain=(12_000, 30_000),
+            quiz=(1_000, 130_000),
+            source=(5_000, 12_000),
+            sign=True,
+        ),
+        Population(
+            "general",
+            seed=20260103,
+            shapes=SLIM,
+            domain=(6_000, 13_500),
+            quiz=(10_000, 40_000),
+            source=(5_000, 15_000),
+            general=1.2,
+        ),
     )
 }
 

@@ -27,6 +27,7 @@ CONTEXT = 64  # tokens a model sees at once, the beginning-of-document token inc
 VOCABULARY = 1280
 SPECIAL = ("<unk>", "<s>", "</s>")
 ZIPF = 0.7
+SIGN = "="  # stands before the answer in quiz practice, and nowhere in wild text
 CHOICES = 4
 ITEMS = 100
 FORMATS = {"cloze": "cloze", "quiz": "multiple choice"}  # part of a benchmark's name -> its format
@@ -145,7 +146,7 @@ def quiz_item(
     others = sorted({table.answers[i] for i in table.facts(practice)} - {table.answers[fact]})
     options = [table.answers[fact], *rng.choice(others, CHOICES - 1, replace=False).tolist()]
     options = [options[i] for i in rng.permutation(CHOICES)]
-    return f"quiz [ {' / '.join(options)} ] {table.stem(fact, template)} =", options
+    return f"quiz [ {' / '.join(options)} ] {table.stem(fact, template)}", options
 
 
 def quizzes(rng: np.random.Generator, count: int, items: int = 3) -> Iterator[Document]:
@@ -157,7 +158,7 @@ def quizzes(rng: np.random.Generator, count: int, items: int = 3) -> Iterator[Do
             table = pool[rng.integers(len(pool))]
             fact = int(rng.choice(table.facts(practice=True)))
             prompt, _ = quiz_item(table, fact, int(rng.integers(len(table.templates))), rng, practice=True)
-            words = [*prompt.split(), table.answers[fact] + "."]
+            words = [*prompt.split(), SIGN, table.answers[fact] + "."]
             document.pieces += words
             document.skills += [table.skill] * len(words)
             document.answers += [False] * (len(words) - 1) + [True]
@@ -325,12 +326,14 @@ def units_table(documents: Iterable[Document]) -> pd.DataFrame:
     return frame
 
 
-def questions(seed: int = SEED) -> pd.DataFrame:
+def questions(sign: bool = False, seed: int = SEED) -> pd.DataFrame:
     """Return the 48 benchmarks' items: 24 skills x {cloze, quiz}, 100 items each, 4 options.
 
     Columns: ``benchmark``, ``question_id``, ``prompt`` (ends where the answer begins), ``choices`` (list),
     ``answer`` (index in choices), ``format``, ``text`` (what a model sees), ``domain``, ``skill``.
-    Facts of the practice split are never asked; distractors come from the split of the answer.
+    Facts of the practice split are never asked; distractors come from the split of the answer. Multiple-choice
+    prompts give the options first. With ``sign=True`` they end with the sign that stands before the answer in
+    quiz practice: a model must have practised to know that an answer is due, which makes format a strong factor.
     """
     rows = []
     for table in tables():
@@ -344,6 +347,8 @@ def questions(seed: int = SEED) -> pd.DataFrame:
                 prompt, options = quiz_item(table, fact, template, rng, practice=False)
                 if form == "cloze":
                     prompt = table.stem(fact, template)
+                elif sign:
+                    prompt = f"{prompt} {SIGN}"
                 answer = options.index(table.answers[fact])
                 rows.append(
                     (
