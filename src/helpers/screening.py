@@ -14,14 +14,18 @@ integers, hence exact in floating point, hence the same for every partition of t
 
 from __future__ import annotations
 
+import itertools
+import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from helpers.errors import DataError, nearest
 
@@ -125,15 +129,15 @@ def screen(statistic: np.ndarray, ratio: float = 0.01) -> list[np.ndarray]:
             f"statistic has shape {statistic.shape}; expected (n_units, n_benchmarks), as thrush returns."
         )
     _check_ratio(ratio)
-    kept = []
-    for j in range(statistic.shape[1]):
+
+    def keep(j: int) -> np.ndarray:
         values = np.ascontiguousarray(statistic[:, j])
-        positions = np.flatnonzero(~np.isnan(values))
+        absent = np.isnan(values)
+        positions = np.flatnonzero(~absent) if absent.any() else np.arange(len(values))
         k = tail_size(len(positions), ratio, j)
-        if len(positions) < len(values):
-            values = values[positions]
-        kept.append(np.sort(positions[np.concatenate(_tails(values, np.arange(len(values)), k))]))
-    return kept
+        return np.sort(np.concatenate(_tails(values[positions] if absent.any() else values, positions, k)))
+
+    return list(_parallel(keep, range(statistic.shape[1])))
 
 
 def tail_size(n_units: int, ratio: float, benchmark: int | None = None) -> int:
@@ -185,8 +189,8 @@ def screen_stream(
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as spool:
         for number, block in enumerate(blocks):
             block = _check_surprisal(block, screener.n_models, f"block {number}: surprisal")
-            for start in range(0, len(block), TILE):
-                tile = screener._rank(block[start : start + TILE])
+            tiles = (block[start : start + TILE] for start in range(0, len(block), TILE))
+            for tile in _parallel(screener._rank, tiles):
                 screener._count([sums[:, ::STRIDE] for sums in tile], tally)
                 for group, sums in zip(screener.groups, tile):
                     eligible[group.rows] += _eligible(sums)
@@ -349,10 +353,11 @@ class Screener:
     def _second_pass(
         self, spool: tempfile.SpooledTemporaryFile, lengths: list[int], limits: Limits
     ) -> list[Candidates]:
-        parts, start, held = [], 0, 0
-        for length, tile in zip(lengths, self._spooled(spool, lengths)):
-            parts.append(self._gather(tile, start, limits))
-            start, held = start + length, held + len(parts[-1].rows)
+        parts, held = [], 0
+        starts = np.cumsum([0, *lengths])
+        for part in _parallel(self._gather, self._spooled(spool, lengths), starts, itertools.repeat(limits)):
+            parts.append(part)
+            held += len(part.rows)
             if held > 8 * int(limits.k.sum()) + BINS * self.n_benchmarks:
                 parts = [self.merge(parts, limits)]
                 held = len(parts[0].rows)
@@ -422,11 +427,16 @@ def _full(surprisal: np.ndarray, scores: np.ndarray, ties: Ties, statistic: Stat
     groups = _groups(scores, ties, statistic)
     # Benchmark by benchmark in memory: the product fills it row by row, and screening reads whole columns.
     out = np.empty((len(scores), len(surprisal)), dtype=groups[0].dtype)
-    for start in range(0, len(surprisal), TILE):
+
+    def fill(start: int) -> None:
         tile = surprisal[start : start + TILE]
         for group in groups:
             sums = _sign_sums(tile[:, group.columns] if group.partial else tile, ties)
-            out[slice(None) if len(groups) == 1 else group.rows, start : start + TILE] = group.values(sums)
+            rows = slice(None) if len(groups) == 1 else group.rows
+            out[rows, start : start + TILE] = group.values(sums)
+
+    for _ in _parallel(fill, range(0, len(surprisal), TILE)):
+        pass
     return out.T
 
 
@@ -536,6 +546,21 @@ def _read(spool: tempfile.SpooledTemporaryFile, group: _Group, length: int) -> n
     kind = np.dtype(np.int8 if len(group.columns) <= 128 else np.int16)
     raw = spool.read(len(group.columns) * length * kind.itemsize)
     return np.frombuffer(raw, dtype=kind).reshape(len(group.columns), length)
+
+
+def _parallel(call: Callable, *items: Iterable) -> Iterator:
+    """Yield ``call(...)`` over `items` in order, on the cores that OMP_NUM_THREADS allows (default: all).
+
+    numpy leaves the interpreter free while it works on a tile. No more than a batch is held at a time.
+    """
+    workers = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    work = zip(*items)
+    if workers == 1:
+        yield from itertools.starmap(call, work)
+        return
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
+        while batch := list(itertools.islice(work, 8 * workers)):
+            yield from pool.map(lambda arguments: call(*arguments), batch)
 
 
 def _eligible(sums: np.ndarray) -> int:
