@@ -246,7 +246,7 @@ def test_crossfit_finds_planted_skills():
     low, high = result.low.to_numpy(), result.high.to_numpy()
     value = result.overlap.to_numpy()
     assert ((low - 0.05 <= value) & (value <= high + 0.05)).mean() > 0.95
-    assert (result.reliability > 0.4).all() and (result.units_reliability > 0.4).all()
+    assert (result.reliability["reliability"] > 0.4).all() and (result.units_reliability > 0.4).all()
     np.testing.assert_allclose(value, value.T)
     prediction = overlap.cross_prediction(x, y, groups, k=100, splits=5)
     assert within_and_across(prediction, kind)[0] > 0.5
@@ -340,6 +340,26 @@ def test_partial_crossfit_removes_a_general_factor():
     plain = overlap.crossfit_signature(x, y, k=60, splits=4)
     given = overlap.crossfit_signature(x, y, k=60, splits=4, covariate=size)
     assert inference.upper(plain).mean() > 0.7 and abs(inference.upper(given).mean()) < 0.3
+
+
+def test_own_text_is_excluded_from_selection():
+    x, y, _ = population(units=300, signal=1.0)
+    free = overlap.select(x, y, 40, "top")
+    barred = np.zeros((300, 12), dtype=bool)
+    barred[free[0][0], 0] = True
+    kept = overlap.select(x, y, 40, "top", exclude=barred)
+    assert not set(kept[0][0]) & set(free[0][0])
+    assert kept[1][0].tolist() == free[1][0].tolist()
+    with pytest.raises(DataError, match="expected shape"):
+        overlap.select(x, y, 40, "top", exclude=barred[:5])
+
+
+def test_unit_reliability_is_high_where_units_say_the_same():
+    x, y, _ = population(units=600, signal=3.0)
+    chosen = dict(enumerate(overlap.pick(screening.thrush(x, y), 60)))
+    strong = overlap.unit_reliability(x, chosen, signed=True)
+    noise = overlap.unit_reliability(np.random.default_rng(9).normal(size=x.shape), chosen, signed=True)
+    assert strong.min() > 0.8 and abs(noise.mean()) < 0.3
 
 
 # --- pipelines against chance -----------------------------------------------------------------------------

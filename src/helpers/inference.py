@@ -343,6 +343,25 @@ def score_reliability(scores, stderr) -> np.ndarray:
     return out
 
 
+def score_reliability_table(
+    scores, stderr, groups=None, *, bootstraps: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Return :func:`score_reliability` with a percentile interval (models resampled by whole groups).
+
+    Columns reliability, low, high; index: the benchmarks.
+    """
+    values, names, _ = as_rows(scores, "scores")
+    error, _, _ = as_rows(stderr, "stderr")
+    weights = bootstrap_weights(groups, values.shape[1], bootstraps, seed).astype(int)
+    order = [np.repeat(np.arange(values.shape[1]), w) for w in weights]
+    draws = np.array([score_reliability(values[:, o], error[:, o]) for o in order])
+    low, high = interval(draws)
+    return pd.DataFrame(
+        {"reliability": score_reliability(values, error), "low": low, "high": high},
+        index=pd.Index(names, name="benchmark"),
+    )
+
+
 def noise_ceiling(reliability: pd.Series | Sequence[float]) -> pd.DataFrame:
     """Largest correlation that two noisy measures can show: ``sqrt(reliability_a * reliability_b)``.
 

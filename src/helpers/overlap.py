@@ -319,6 +319,23 @@ def signature(
     return _correlate(u.to_numpy(), list(u.index), "signature", covariate, minimum, undefined)
 
 
+def unit_reliability(
+    surprisal, signatures: Mapping[Any, Any], *, level: Level = "log", signed: bool = False, splits: int = 20
+) -> pd.Series:
+    """Split-half reliability over the units of each signature, stepped up; NaN for fewer than 2 units.
+
+    Parameters as in :func:`signature`. It says how well the units of one signature agree on the models, not
+    whether other models would have led to the same units (see :func:`crossfit`).
+    """
+    pool = _Pool(surprisal, level)
+    out = {}
+    for name, value in signatures.items():
+        units, signs = _members(name, value, len(pool.values), signed)
+        z = pool.z(units) if signs is None else pool.z(units) * signs[:, None]
+        out[name] = inference.split_half(z, splits=splits)
+    return pd.Series(out, name="reliability")
+
+
 def from_table(table: pd.DataFrame, unit_ids, *, method: str | None = None, fold=None) -> dict:
     """Turn ``signatures.parquet`` into ``{benchmark: (positions, signs)}`` for :func:`signature`.
 
@@ -380,7 +397,8 @@ class Crossfit:
     overlap, low, high : the cross-fitted signature overlap and its bootstrap interval; diagonal 1.
     prediction : row's signature (selected on some models) against column's scores (on other models).
     reliability : agreement of a benchmark with itself when two disjoint sets of models select its signature
-        and a third compares them (three-way design), else split-half over its units; the noise ceiling.
+        and a third compares them (three-way design), else split-half over its units; columns reliability, low,
+        high (the interval only three-way).
     units_reliability : split-half over the units of one selection, stepped up (Spearman-Brown).
     spread : standard deviation of the overlap over splits (not a standard error: splits share models).
     details : design, splits, models a part, what was left out and why.
@@ -390,7 +408,7 @@ class Crossfit:
     low: pd.DataFrame
     high: pd.DataFrame
     prediction: pd.DataFrame
-    reliability: pd.Series
+    reliability: pd.DataFrame
     units_reliability: pd.Series
     spread: pd.DataFrame
     details: dict = field(default_factory=dict)
@@ -447,6 +465,7 @@ def select(
     max_size: int | None = None,
     alpha: float = 0.01,
     ties: screening.Ties = "average",
+    exclude=None,
     seed: int = 0,
 ) -> list:
     """Choose signatures on the given models: a list of (positions, signs), None where scores order nothing.
@@ -467,6 +486,11 @@ def select(
     if not len(usable):
         return out
     statistic = screening.thrush(surprisal, scores[usable], ties=ties)
+    if exclude is not None:
+        barred = np.asarray(exclude, dtype=bool)
+        if barred.shape != (len(surprisal), len(scores)):
+            raise DataError(f"exclude: expected shape {(len(surprisal), len(scores))}, found {barred.shape}.")
+        statistic[barred[:, usable]] = np.nan
     if method == "top":
         chosen = pick(statistic, k)
     else:
@@ -642,18 +666,20 @@ def crossfit(
 
     each = average(None)
     overlap = _nanmean(each)
-    natural = np.diag(overlap).copy()
     by_units = _nanmean(np.stack(unit_r))
-    reliability = natural if design == "three-way" else by_units
     codes = inference.group_codes(groups, n_models)
     by = groups if codes.max() + 1 >= 8 else None
-    low = high = np.full((n, n), np.nan)
+    low, high = np.full((2, n, n), np.nan)
     if bootstraps:
         weights = inference.bootstrap_weights(by, n_models, bootstraps, seed + 1)
         low, high = inference.interval(_bootstrap(held, weights, covariates))
+    index = pd.Index(names, name="benchmark")
+    own = (overlap, low, high) if design == "three-way" else (np.diag(by_units), *np.full((2, n, n), np.nan))
+    reliability = pd.DataFrame(
+        {c: np.diag(m).copy() for c, m in zip(("reliability", "low", "high"), own)}, index
+    )
     for matrix in (overlap, low, high):
-        if not (matrix is not overlap and not bootstraps):
-            matrix[np.diag_indices(n)] = 1.0
+        matrix[np.diag_indices(n)] = 1.0
     index = pd.Index(names)
     details = {
         "design": design,
@@ -674,7 +700,7 @@ def crossfit(
         low=pd.DataFrame(low, index, index),
         high=pd.DataFrame(high, index, index),
         prediction=pd.DataFrame(_nanmean(np.stack(predictions)), index, index),
-        reliability=pd.Series(reliability, index, name="reliability"),
+        reliability=reliability,
         units_reliability=pd.Series(by_units, index, name="reliability"),
         spread=pd.DataFrame(np.nanstd(each, axis=0), index, index),
         details=details,
@@ -699,7 +725,7 @@ def crossfit_signature(surprisal, scores, groups=None, **options) -> pd.DataFram
     result = crossfit(surprisal, scores, groups, **options)
     frame = result.overlap.copy()
     frame.attrs = dict(result.details) | {
-        "reliability": {str(k): float(v) for k, v in result.reliability.items()}
+        "reliability": {str(k): float(v) for k, v in result.reliability["reliability"].items()}
     }
     return frame
 
@@ -815,6 +841,93 @@ def profile(
     frame = pd.DataFrame(matrix, pd.Index(names), pd.Index(names))
     frame.attrs["reliability"] = {str(k): float(v) for k, v in zip(names, natural)}
     return frame
+
+
+# --- studies ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the notebooks need of a study, aligned: the same models in every table, usable benchmarks only.
+
+    surprisal : DataFrame (units x models with both). scores : DataFrame (benchmarks x the same models).
+    all_scores : DataFrame (benchmarks x all scored models). stderr : like all_scores, NaN where not known.
+    groups, all_groups : Series model -> lineage. benchmarks : benchmarks.csv by name, in the order of scores.
+    units : units.parquet. exclude : (units x benchmarks) True where a unit is the benchmark's own text.
+    left_out : benchmark -> why it has no signature here, though it is usable.
+    """
+
+    surprisal: pd.DataFrame
+    scores: pd.DataFrame
+    all_scores: pd.DataFrame
+    stderr: pd.DataFrame
+    groups: pd.Series
+    all_groups: pd.Series
+    benchmarks: pd.DataFrame
+    units: pd.DataFrame
+    exclude: np.ndarray
+    left_out: dict[str, str]
+
+
+def load(folder: Path | str, groups: str = "family") -> Tables:
+    """Read the tables of a study's folder (see CONTRIBUTING) and align them.
+
+    A benchmark that fewer than 8 of the models with surprisal have sat, or on which they all score alike, is
+    listed in `left_out`. Raises DataError for models or benchmarks that are in one table only where they must
+    be in both.
+    """
+    folder = Path(folder)
+    benchmarks = provenance.read_table(folder / "benchmarks.csv").set_index("benchmark")
+    benchmarks = benchmarks[benchmarks["usable"].astype(bool)]
+    long = provenance.read_table(folder / "scores.csv")
+    models = provenance.read_table(folder / "models.csv").set_index("model")
+    units = provenance.read_table(folder / "units.parquet")
+    surprisal = provenance.read_table(folder / "surprisal.parquet")
+    unknown = [b for b in benchmarks.index if b not in set(long["benchmark"])]
+    if unknown:
+        raise DataError(
+            f"scores.csv has no score of usable benchmark '{unknown[0]}'; "
+            f"{nearest(unknown[0], long['benchmark'].unique())}"
+        )
+    if groups not in models:
+        raise DataError(f"models.csv has no column '{groups}'; {nearest(groups, models.columns)}")
+    long = long[long["benchmark"].isin(benchmarks.index)]
+    wide, error = (
+        long.pivot(index="benchmark", columns="model", values=column).reindex(index=benchmarks.index)
+        for column in ("score", "stderr")
+    )
+    for name in [*wide.columns, *surprisal.columns]:
+        if name not in models.index:
+            raise DataError(f"models.csv has no model '{name}'; {nearest(name, models.index)}")
+    shared = [m for m in surprisal.columns if m in wide.columns]
+    if len(shared) < inference.MIN_MODELS:
+        raise DataError(
+            f"{len(shared)} models have both scores and surprisal; at least {inference.MIN_MODELS} are "
+            "needed."
+        )
+    scores = wide[shared]
+    known = scores.notna().sum(axis=1)
+    left_out = {
+        b: f"{n} models with surprisal have a score" for b, n in known.items() if n < inference.MIN_MODELS
+    }
+    left_out |= {b: "all models with surprisal score alike" for b in scores.index[scores.nunique(axis=1) < 2]}
+    scores = scores.drop(index=list(left_out))
+    own = units.get("own_benchmarks", pd.Series("", index=units.index)).fillna("").str.split(";")
+    exclude = np.array([[b in o for b in scores.index] for o in own], dtype=bool).reshape(
+        len(units), len(scores)
+    )
+    return Tables(
+        surprisal=surprisal[shared],
+        scores=scores,
+        all_scores=wide,
+        stderr=error,
+        groups=models.loc[shared, groups],
+        all_groups=models.loc[wide.columns, groups],
+        benchmarks=benchmarks,
+        units=units,
+        exclude=exclude,
+        left_out=left_out,
+    )
 
 
 # --- artifacts --------------------------------------------------------------------------------------------
