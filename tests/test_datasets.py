@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import shutil
 import threading
+import time
 
 import pytest
 import yaml
@@ -154,8 +155,17 @@ def test_offline_is_unavailable_quickly_and_asked_once(tmp_path, place, monkeypa
 
 def test_a_silent_host_costs_at_most_the_limit(monkeypatch):
     monkeypatch.setattr(datasets, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(datasets.socket, "create_connection", lambda *a, **k: threading.Event().wait(5))
+    release = threading.Event()
+
+    def hang(*_args, **_kwargs):
+        release.wait(10)
+        raise OSError("too late")
+
+    monkeypatch.setattr(datasets.socket, "create_connection", hang)
+    begun = time.perf_counter()
     assert "did not answer" in datasets._probe("example.invalid", 443)
+    assert time.perf_counter() - begun < 5
+    release.set()
 
 
 def test_full_disk_leaves_nothing(tmp_path, place, server, monkeypatch):
