@@ -1,0 +1,488 @@
+"""The figures and the built book in a real browser: everything is drawn, nothing is fetched from elsewhere."""
+
+import asyncio
+import functools
+import http.server
+import os
+import shutil
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import book, figures, paths
+from helpers.errors import UnavailableError
+
+SITE = Path(
+    os.environ.get("COMPANION_SITE") or paths.BOOK / "_build" / "html"
+)  # or another build of the book
+PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")) if SITE.is_dir() else []
+CONTENT = [p for p in PAGES if p not in ("search.html", "genindex.html", "py-modindex.html")]
+REQUIRED = bool(os.environ.get("CI"))
+PAGE_LIMIT = 3 * 2**20
+AT_ONCE = 3
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def missing(reason):
+    """Skip on a laptop, fail in continuous integration."""
+    (pytest.fail if REQUIRED else pytest.skip)(reason)
+
+
+def chromium():
+    for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
+        if name and shutil.which(name):
+            return shutil.which(name)
+    missing("no browser: install chromium, or set CHROMIUM to a browser of its family")
+
+
+def in_browser(site, visit, **context):
+    """Serve `site` on this machine, open a browser and return what ``await visit(context, address)`` returns.
+
+    Requests to any other host are refused, so that a page that makes one fails as it would offline.
+    """
+    async_api = pytest.importorskip("playwright.async_api", reason="playwright is in the extra `test`")
+    executable = chromium()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+
+    async def go():
+        async with async_api.async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+            try:
+                page = await browser.new_context(**context)
+                await page.route(lambda url: not url.startswith(address), lambda route: route.abort())
+                return await visit(page, address)
+            finally:
+                await browser.close()
+
+    try:
+        return asyncio.run(go())
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+# ---- the figures by themselves ----
+
+NAMES = [f"benchmark number {i}" for i in range(48)]
+HOSTILE = "<img src=x onerror=document.title='run'>&<b>$x$"
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """A site with one page of figures, built from the book's own files without Sphinx."""
+    site = tmp_path_factory.mktemp("gallery")
+    shutil.copytree(paths.BOOK / "_static", site / "_static")
+    book.copy_vendor(site)
+    shutil.move(site / "_extra" / "vendor", site / "vendor")
+    rng = np.random.default_rng(0)
+    matrix = pd.DataFrame(np.corrcoef(rng.normal(size=(48, 9))), index=NAMES, columns=NAMES)
+    small = pd.DataFrame([[1.0, 0.2], [0.2, 1.0]], index=[HOSTILE, "plain"], columns=[HOSTILE, "plain"])
+    frame = pd.DataFrame({"name": NAMES, "kind": rng.choice(list("abc"), 48), "x": rng.uniform(1, 99, 48)})
+    frame["y"] = rng.normal(size=48)
+    frame.loc[3, "y"] = np.nan
+    frame["low"], frame["high"] = frame["y"] - 1, frame["y"] + 1
+    words = {"alt": "What is seen.", "caption": "What it means."}
+    kinds = pd.Series(frame["kind"].to_numpy(), NAMES)
+    made = [
+        figures.heatmap(matrix, name="map", groups=kinds, cluster=True, unit="r", **words),
+        figures.heatmap(small, name="hostile", title=HOSTILE, alt=HOSTILE, caption=HOSTILE),
+        figures.scatter(frame, "x", "y", color="y", label="name", name="scatter", log_x=True, **words),
+        figures.line(frame, "x", "y", color="kind", band=("low", "high"), name="line", **words),
+        figures.bar(frame, "name", "y", low="low", high="high", color="kind", name="bar", **words),
+        figures.bar(frame, "name", "y", horizontal=True, reference={"zero": 0}, name="bar-across", **words),
+        figures.strip(frame, "kind", "y", label="name", reference=0, name="strip", **words),
+        figures.table(frame, name="table", **words),
+    ]
+    head = (
+        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>gallery</title>'
+    )
+    head += '<meta name="viewport" content="width=device-width"><link rel="icon" href="_static/favicon.svg">'
+    head += "<style>:root{--pst-color-text-base:rgb(1,2,3)}body{margin:16px;font-family:sans-serif}</style>"
+    head += '<link rel="stylesheet" href="_static/companion.css"><script src="_static/companion.js"></script></head>'
+    body = "\n".join(figure.html for figure in made)
+    (site / "index.html").write_text(f"{head}<body>{body}</body></html>", encoding="utf-8")
+    return site
+
+
+async def drawn(context, address):
+    """Open the gallery, draw everything, and return (page, complaints)."""
+    page = await context.new_page()
+    complaints = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda e: complaints.append(str(e)))
+    await page.goto(address)
+    await page.evaluate("companion.drawAll()")
+    return page, complaints
+
+
+def test_every_figure_is_drawn_and_fits_a_phone_and_a_desk(gallery):
+    async def visit(context, address):
+        page, complaints = await drawn(context, address)
+        found = {}
+        for width in (1280, 375, 1280):
+            await page.set_viewport_size({"width": width, "height": 800})
+            await page.wait_for_timeout(400)  # a redraw follows a change between phone and desk
+            await page.evaluate("companion.drawAll()")
+            found.setdefault(width, []).append(
+                await page.evaluate("""() => [...document.querySelectorAll('.companion-plot')].map(plot => ({
+                    id: plot.id, svg: plot.querySelectorAll('svg.main-svg').length, high: plot.offsetHeight,
+                    wide: plot.querySelector('svg.main-svg')?.getBoundingClientRect().width,
+                    inner: plot.querySelector('.plot, .cartesianlayer .bglayer, .gridlayer')?.getBoundingClientRect().width,
+                    labels: plot.querySelectorAll('.xtick text, .ytick text').length,
+                    still: getComputedStyle(plot.parentElement.querySelector('.companion-static')).display}))""")
+            )
+            over = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert over <= 0, f"{over} pixels too wide at {width}"
+        assert not complaints
+        return found
+
+    for width, rounds in in_browser(gallery, visit).items():
+        for plots in rounds:
+            assert len(plots) == 7
+            for plot in plots:
+                assert plot["svg"] and plot["high"] >= 200 and plot["still"] == "none", plot
+                assert 0.8 * (width - 60) <= plot["wide"] <= width, plot
+                assert plot["labels"] >= 4, plot
+    assert rounds[0] == rounds[-1]
+
+
+def test_phone_shows_fewer_labels_of_a_large_map(gallery):
+    async def visit(context, address):
+        page, _ = await drawn(context, address)
+        return await page.evaluate("""() => [...document.querySelectorAll('#fig-map .ytick text')].map(t => {
+            const box = t.getBoundingClientRect(); return [box.top, box.bottom]})""")
+
+    desk = in_browser(gallery, visit, viewport={"width": 1280, "height": 800})
+    phone = in_browser(gallery, visit, viewport={"width": 375, "height": 800}, has_touch=True, is_mobile=True)
+    assert 12 <= len(phone) < len(desk) == 48
+    for labels in (desk, phone):
+        assert all(b[0] >= a[1] - 3 for a, b in zip(sorted(labels), sorted(labels)[1:])), "labels overlap"
+
+
+def test_hostile_text_is_shown_and_never_run(gallery):
+    async def visit(context, address):
+        page, complaints = await drawn(context, address)
+        await page.wait_for_timeout(200)
+        assert not complaints
+        assert await page.title() == "gallery"
+        assert await page.locator("#fig-hostile img:not(.companion-static), #fig-hostile b").count() == 0
+        return await page.evaluate(
+            "[...document.querySelectorAll('#fig-hostile .ytick text')].map(t => t.textContent)"
+        )
+
+    first, second = in_browser(gallery, visit, viewport={"width": 1280, "height": 800})
+    assert (first[:12], second) == (HOSTILE[:12], "plain") and first.endswith(HOSTILE[-6:])
+
+
+def test_print_and_no_script_show_the_static_picture(gallery):
+    look = """() => [...document.querySelectorAll('.companion-figure')].map(f => [
+        f.querySelector('.companion-static')?.checkVisibility(), f.querySelector('.companion-plot')?.checkVisibility()])"""
+
+    async def printed(context, address):
+        page, _ = await drawn(context, address)
+        await page.emulate_media(media="print")
+        return await page.evaluate(look)
+
+    async def plain(context, address):
+        page = await context.new_page()
+        await page.goto(address)
+        return await page.evaluate(look)
+
+    for found in (in_browser(gallery, printed), in_browser(gallery, plain, java_script_enabled=False)):
+        assert found == [[True, False]] * 7 + [[None, None]]
+
+
+def test_text_of_plots_follows_the_theme(gallery):
+    async def visit(context, address):
+        page, _ = await drawn(context, address)
+        fill = "getComputedStyle(document.querySelector('#fig-line .xtick text')).fill"
+        before = await page.evaluate(fill)
+        await page.evaluate(
+            "document.documentElement.style.setProperty('--pst-color-text-base', 'rgb(250, 251, 252)')"
+        )
+        return before, await page.evaluate(fill)
+
+    assert in_browser(gallery, visit) == ("rgb(1, 2, 3)", "rgb(250, 251, 252)")
+
+
+def test_tables_sort_by_keyboard_with_missing_values_last(gallery):
+    async def visit(context, address):
+        page, _ = await drawn(context, address)
+        column = "[...document.querySelectorAll('#fig-table tbody tr')].map(r => r.cells[3].textContent)"
+        states = []
+        for _ in range(2):
+            await page.locator("#fig-table thead button").nth(3).focus()
+            await page.keyboard.press("Enter")
+            state = await page.locator("#fig-table thead th").nth(3).get_attribute("aria-sort")
+            states.append((state, await page.evaluate(column)))
+        return states
+
+    (up, rising), (down, falling) = in_browser(gallery, visit)
+    assert (up, down) == ("ascending", "descending")
+    assert rising[-1] == falling[-1] == "–"
+    numbers = [float(v) for v in rising[:-1]]
+    assert numbers == sorted(numbers) and len(numbers) == 47
+    assert [float(v) for v in falling[:-1]] == sorted(numbers, reverse=True)
+
+
+def test_a_missing_library_leaves_the_pictures(gallery, tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(gallery, site, ignore=shutil.ignore_patterns("vendor"))
+
+    async def visit(context, address):
+        page = await context.new_page()
+        await page.goto(address)
+        await page.evaluate("companion.drawAll()")
+        return await page.evaluate(
+            "[...document.querySelectorAll('.companion-static')].every(i => i.checkVisibility() && i.naturalWidth > 0)"
+        )
+
+    assert in_browser(site, visit)
+
+
+# ---- the build ----
+
+
+def test_vendor_files_come_from_the_installed_packages(tmp_path):
+    copied = book.copy_vendor(tmp_path)
+    assert [p.name for p in copied] == ["plotly.min.js", "tex-svg-full.js"]
+    assert all(p.stat().st_size > 10**6 for p in copied)
+    copied[0].write_text("damaged")
+    before = copied[1].stat().st_mtime_ns
+    book.copy_vendor(tmp_path)
+    assert copied[0].stat().st_size > 10**6 and copied[1].stat().st_mtime_ns == before
+
+
+def test_vendor_says_which_package_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(book.VENDOR, "x.js", ("no-such-package", "x.js"))
+    with pytest.raises(UnavailableError, match="no-such-package"):
+        book.copy_vendor(tmp_path)
+
+
+def test_a_warning_stops_the_build_and_is_named(tmp_path):
+    (tmp_path / "_config.yml").write_text("title: t\nexecute: {execute_notebooks: 'off'}\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (tmp_path / "index.md").write_text("# A page\n\n{doc}`nowhere`\n")
+    with pytest.raises(book.BookError, match=r"index\.md:3: WARNING: .*nowhere"):
+        book.build(tmp_path)
+    with pytest.raises(book.BookError, match=r"no _config\.yml"):
+        book.build(tmp_path / "empty")
+
+
+# ---- the built book ----
+
+
+class Reader(HTMLParser):
+    """What a page refers to: ids, links, and everything that a browser loads by itself."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loads, self.bare = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        if tag == "a" and attrs.get("href"):
+            self.links.append(attrs["href"])
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed") and attrs.get("src"):
+            self.loads.append(attrs["src"])
+        if tag == "link" and attrs.get("rel") not in ("next", "prev", "index", "search", "canonical"):
+            self.loads.append(attrs.get("href", ""))
+        if tag == "img" and attrs.get("alt") is None:
+            self.bare.append(attrs.get("src", "")[:60])
+
+
+@pytest.fixture(scope="module")
+def readers():
+    if not PAGES:
+        missing("the book is not built: run `make book` first")
+    return {page: Reader((SITE / page).read_text(encoding="utf-8")) for page in PAGES}
+
+
+def report(problems):
+    assert not problems, "\n" + "\n".join(f"{page}: {what}" for page, what in problems)
+
+
+def test_pages_load_nothing_from_elsewhere(readers):
+    report(
+        [
+            (p, u)
+            for p, r in readers.items()
+            for u in r.loads
+            if urlsplit(u).scheme not in ("", "data") or u[:2] == "//"
+        ]
+    )
+    styles = [(p.relative_to(SITE).as_posix(), p.read_text(encoding="utf-8")) for p in SITE.rglob("*.css")]
+    report([(p, "loads from elsewhere") for p, text in styles if "url(http" in text or "@import" in text])
+
+
+def test_links_and_anchors_lead_somewhere(readers):
+    problems = []
+    for page, reader in readers.items():
+        if page == "search.html":
+            continue
+        for link in reader.links:
+            if urlsplit(link).scheme or link.startswith("//"):
+                continue
+            target, anchor = urldefrag(urljoin(f"/{page}", link))
+            name = unquote(urlsplit(target).path).lstrip("/") or "index.html"
+            name = name + "index.html" if name.endswith("/") else name
+            if not (SITE / name).is_file():
+                problems.append((page, f"{link} leads to no file"))
+            elif anchor and name in readers and unquote(anchor) not in readers[name].ids:
+                problems.append((page, f"{link} leads to no anchor"))
+    report(problems)
+
+
+def test_ids_are_unique_on_every_page(readers):
+    report(
+        [(p, f"id {i!r} twice") for p, r in readers.items() for i in {i for i in r.ids if r.ids.count(i) > 1}]
+    )
+
+
+def test_every_picture_has_alt_text(readers):
+    report([(p, f"{src} has no alt text") for p, r in readers.items() for src in r.bare])
+
+
+PROBE = """async () => {
+  if (window.MathJax?.startup?.promise) await window.MathJax.startup.promise;
+  if (window.companion) await window.companion.drawAll();
+  const all = (query) => [...document.querySelectorAll(query)];
+  const plots = all('.companion-plot');
+  return {
+    equations: all('span.math, div.math').length,
+    undrawn: all('span.math, div.math').filter((m) => !m.querySelector('mjx-container svg')).length,
+    wrong: all('[data-mml-node="merror"], mjx-merror').map((m) => m.textContent.slice(0, 80)),
+    plots: plots.length,
+    blank: plots.filter((p) => !p.matches('.js-plotly-plot') || !p.querySelector('svg.main-svg') || p.offsetHeight < 50)
+                .map((p) => p.id),
+    nameless: all('[role="img"]').filter((e) => !e.getAttribute('aria-label') && e.closest('article')).length,
+    unlabelled: all('article img').filter((i) => !i.alt.trim() && !i.closest('[aria-hidden]')).map((i) => i.src.slice(0, 80)),
+    untitled: all('article figure:not(:has(figcaption))').map((f) => f.id),
+    broken: all('img').filter((i) => i.complete && !i.naturalWidth && i.checkVisibility()).map((i) => i.src.slice(0, 80)),
+    titled: document.querySelectorAll('article h1').length,
+  };
+}"""
+WIDE = """() => {
+  const inside = (e) => { for (let p = e.parentElement; p; p = p.parentElement)
+    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return true; return false; };
+  const over = document.documentElement.scrollWidth - window.innerWidth;
+  const out = [...document.querySelectorAll('article *')].filter((e) => e.checkVisibility()
+    && e.getBoundingClientRect().right > window.innerWidth + 1 && e.getBoundingClientRect().width > 1 && !inside(e));
+  return { over, out: out.slice(0, 3).map((e) => `${e.tagName}.${e.className?.baseVal ?? e.className}`) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def visits(readers):
+    """Open each page once at the width of a desk, then of a phone; return what was found, by page."""
+
+    async def visit(context, address):
+        gate, found = asyncio.Semaphore(AT_ONCE), {}
+
+        async def one(name):
+            async with gate:
+                page, errors, requests = await context.new_page(), [], set()
+                page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+                page.on("pageerror", lambda e: errors.append(str(e)))
+                page.on("request", lambda r: requests.add(r.url))
+                await page.goto(address + name, wait_until="load")
+                record = await page.evaluate(PROBE)
+                await page.set_viewport_size({"width": 375, "height": 800})
+                if record["plots"]:
+                    await page.wait_for_timeout(600)  # the redraw for a phone
+                record |= await page.evaluate(WIDE)
+                record |= {"errors": errors, "requests": requests, "address": address}
+                found[name] = record
+                await page.close()
+
+        await asyncio.gather(*(one(name) for name in CONTENT))
+        return found
+
+    return in_browser(SITE, visit, viewport={"width": 1280, "height": 900})
+
+
+def test_pages_open_without_errors(visits):
+    report([(p, e) for p, v in visits.items() for e in v["errors"]])
+    report([(p, "has no title") for p, v in visits.items() if v["titled"] != 1])
+
+
+def test_no_request_leaves_this_machine(visits):
+    local = ("data:", "blob:", "about:")
+    report(
+        [(p, u) for p, v in visits.items() for u in v["requests"] if not u.startswith((v["address"], *local))]
+    )
+
+
+def test_equations_are_drawn(visits):
+    report([(p, f"{v['undrawn']} of {v['equations']} equations") for p, v in visits.items() if v["undrawn"]])
+    report([(p, w) for p, v in visits.items() for w in v["wrong"]])
+    assert sum(v["equations"] for v in visits.values()) > 0
+
+
+def test_plots_are_drawn(visits):
+    report([(p, f"{i} is not drawn") for p, v in visits.items() for i in v["blank"]])
+    report([(p, f"{src} does not load") for p, v in visits.items() for src in v["broken"]])
+    assert sum(v["plots"] for v in visits.values()) > 0
+
+
+def test_figures_speak(visits):
+    report([(p, f"{v['nameless']} plots without aria-label") for p, v in visits.items() if v["nameless"]])
+    report([(p, f"{src} without alt text") for p, v in visits.items() for src in v["unlabelled"]])
+    report([(p, f"figure {i} without caption") for p, v in visits.items() for i in v["untitled"]])
+
+
+def test_pages_fit_a_phone(visits):
+    report(
+        [
+            (p, f"{v['over']} pixels too wide: {v['out']}")
+            for p, v in visits.items()
+            if v["over"] > 0 or v["out"]
+        ]
+    )
+
+
+def test_pages_are_light(visits):
+    def weight(record):
+        names = {
+            unquote(urlsplit(u).path).lstrip("/")
+            for u in record["requests"]
+            if u.startswith(record["address"])
+        }
+        return sum(
+            (SITE / n).stat().st_size for n in names if not n.startswith("vendor/") and (SITE / n).is_file()
+        )
+
+    sizes = {p: weight(v) for p, v in visits.items()}
+    report([(p, f"{s / 2**20:.1f} MiB") for p, s in sizes.items() if s > PAGE_LIMIT])
+
+
+def test_search_finds_a_word(readers):
+    async def visit(context, address):
+        page = await context.new_page()
+        await page.goto(address + "search.html?q=benchmark")
+        await page.wait_for_selector("#search-results li", timeout=15_000)
+        return await page.locator("#search-results li").count()
+
+    assert in_browser(SITE, visit) > 0
