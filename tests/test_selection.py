@@ -291,6 +291,18 @@ def test_missing_scores_and_units():
     assert result.report.loc["bench3", "candidates"] + result.report.loc["bench3", "incomplete"] == 80
 
 
+def test_excluded_units_never_enter():
+    surprisal, scores, groups = population(9)
+    exclude = np.zeros((400, 4), dtype=bool)
+    exclude[0, 0] = exclude[1, 1] = True
+    result = selection.select(surprisal, scores, groups=groups, ratio=0.05, exclude=exclude)
+    first = result.signatures.query("order == 0")["unit_id"].tolist()
+    assert first[0] != 1000 and first[1] != 1001 and first[2:] == [1002, 1003]
+    assert (result.report["r2_held_out"][:2] < result.report["r2_held_out"][2:].min()).all()
+    with pytest.raises(DataError, match=r"exclude has shape \(4, 400\)"):
+        selection.select(surprisal, scores, exclude=exclude.T)
+
+
 def test_name_ties_sort_models_by_name():
     surprisal, scores, _ = population(4)
     scores = scores.round(0)

@@ -239,6 +239,7 @@ def select(
     mode: Literal["paper", "released-code", "corrected"] = "corrected",
     *,
     groups: Sequence | None = None,
+    exclude: np.ndarray | pd.DataFrame | None = None,
     **settings,
 ) -> Selection:
     """Screen and select for all benchmarks.
@@ -253,6 +254,8 @@ def select(
         See :data:`MODES`; any field of :class:`Mode` can be given by keyword to change it.
     groups : (n_models,) labels, optional
         Models held out together where size is chosen by cross-validation; default: each model is its own.
+    exclude : (n_units, n_benchmarks) bool array or DataFrame, optional
+        True where a unit may not enter that benchmark's signature, such as the benchmark's own text.
 
     Returns
     -------
@@ -293,6 +296,7 @@ def select(
             f"Models with identical surprisal on every unit: {'; '.join(' = '.join(map(str, t)) for t in twins)}. "
             "They are one model counted twice; keep one of each."
         )
+    barred = _barred(exclude, (len(surprisal), len(scores)))
     values, table = surprisal.to_numpy(), scores.to_numpy()
     reasons = {name: _unusable(row) for name, row in zip(scores.index, table)}
     usable = [i for i, reason in enumerate(reasons.values()) if not reason]
@@ -300,10 +304,10 @@ def select(
         raise DataError(
             f"No benchmark can be selected for: {'; '.join(f'{n}: {r}' for n, r in reasons.items())}"
         )
-    kept = _screened(values, table[usable], how)
+    kept = _screened(values, table[usable], how, barred[:, usable])
     sizes, held_out = dict.fromkeys(usable, how.max_size), dict.fromkeys(usable, np.nan)
     if how.stop == "cv" and how.method == "forward":
-        errors = held_out_error(values, table[usable], groups, how)
+        errors = held_out_error(values, table[usable], groups, how, exclude=barred[:, usable])
         for i, path in zip(usable, errors):
             sizes[i] = max(1, int(np.argmin(path)))
             held_out[i] = 1 - path[sizes[i]]
@@ -335,7 +339,13 @@ def select(
 
 
 def held_out_error(
-    surprisal: np.ndarray, scores: np.ndarray, groups: Sequence, how: Mode | None = None, **settings
+    surprisal: np.ndarray,
+    scores: np.ndarray,
+    groups: Sequence,
+    how: Mode | None = None,
+    *,
+    exclude: np.ndarray | None = None,
+    **settings,
 ) -> np.ndarray:
     """Prediction error of forward selection on models it never saw, by signature size.
 
@@ -347,6 +357,7 @@ def held_out_error(
     scores : (n_benchmarks, n_models) float array, NaN = not measured
     groups : (n_models,) labels; at least two, each leaving 8 models with varying scores
     how, settings : a :class:`Mode` or its fields
+    exclude : (n_units, n_benchmarks) bool array, optional, as in :func:`select`
 
     Returns
     -------
@@ -356,6 +367,7 @@ def held_out_error(
     """
     how = _mode(how or "corrected", settings)
     surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
+    barred = _barred(exclude, (len(surprisal), len(scores)))
     labels, fold = np.unique(np.asarray(groups), return_inverse=True)
     if len(labels) < 2:
         raise DataError(
@@ -374,7 +386,7 @@ def held_out_error(
                 raise DataError(
                     f"With group '{labels[g]}' held out, a benchmark has {reason}; join small groups."
                 )
-        kept = _screened(surprisal[:, inside], scores[:, inside], how)
+        kept = _screened(surprisal[:, inside], scores[:, inside], how, barred)
         for b, (row, units) in enumerate(zip(scores, kept)):
             known, new = inside[~np.isnan(row[inside])], outside[~np.isnan(row[outside])]
             if not len(new):
@@ -562,9 +574,23 @@ def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
     return replace(fit, stopped="cross-validation") if len(fit) == size else fit
 
 
-def _screened(surprisal: np.ndarray, scores: np.ndarray, how: Mode) -> list[np.ndarray]:
+def _screened(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> list[np.ndarray]:
     statistic = screening.thrush if how.statistic == "thrush" else screening.preselect
-    return screening.screen(statistic(surprisal, scores, ties=how.ties), how.ratio)
+    values = statistic(surprisal, scores, ties=how.ties)
+    values[barred] = np.nan
+    return screening.screen(values, how.ratio)
+
+
+def _barred(exclude: np.ndarray | pd.DataFrame | None, shape: tuple[int, int]) -> np.ndarray:
+    if exclude is None:
+        return np.zeros(shape, dtype=bool)
+    exclude = np.asarray(exclude)
+    if exclude.shape != shape or exclude.dtype != bool:
+        raise DataError(
+            f"exclude has shape {exclude.shape} and type {exclude.dtype}; expected bool of shape {shape}: "
+            "(n_units, n_benchmarks)."
+        )
+    return exclude
 
 
 def _level(surprisal: np.ndarray, level: str) -> np.ndarray:
