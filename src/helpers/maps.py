@@ -23,7 +23,7 @@ from scipy.spatial.distance import squareform
 from scipy.stats import chi2, false_discovery_control, rankdata
 from sklearn.manifold import smacof
 
-from helpers import paths, provenance
+from helpers import inference, paths, provenance
 from helpers.errors import DataError, nearest
 
 MINIMUM = 5
@@ -593,11 +593,36 @@ def draws_from_intervals(axes: Axes, axis: str, count: int, seed: int = 0) -> It
     return generate()
 
 
+def performance_resamples(
+    scores: pd.DataFrame,
+    names: Sequence[str],
+    groups: Sequence | None = None,
+    draws: int = 100,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Return performance matrices of bootstrap samples of models, whole `groups` (lineages) at a time.
+
+    Pairs move together as they do in truth, unlike in :func:`draws_from_intervals`. A sample in which some
+    pair cannot be computed is left out; with fewer than 10 left the list is empty and the intervals must
+    serve.
+
+    Parameters
+    ----------
+    scores : DataFrame (n_benchmarks, n_models), NaN = not measured.
+    names : the benchmarks of the performance axis, in its order.
+    """
+    part = scores.loc[list(names)]
+    weights = inference.bootstrap_weights(groups, part.shape[1], draws, seed)
+    stack = inference.spearman(part, weights, minimum=3)
+    whole = [m for m in stack if np.isfinite(m).all()]
+    return whole if len(whole) >= 10 else []
+
+
 def uncertainty(
     axes: Axes,
     alignment: Alignment,
     embeddings: Mapping[str, Embedding],
-    resamples: Mapping[str, Iterable[np.ndarray | pd.DataFrame]] | None = None,
+    resamples: Mapping[str, Sequence[np.ndarray | pd.DataFrame]] | None = None,
     draws: int = 100,
     seed: int = 0,
 ) -> Uncertainty:
@@ -611,7 +636,7 @@ def uncertainty(
     """
     covariance, source = {}, {}
     for number, axis in enumerate(axes):
-        if resamples and axis in resamples:
+        if resamples and axis in resamples and len(resamples[axis]):
             matrices, origin = resamples[axis], "bootstrap"
         else:
             matrices, origin = (
@@ -742,7 +767,7 @@ class DisentanglementMap:
 def disentangle(
     axes: Axes | Mapping[str, pd.DataFrame],
     transform: str = "chord",
-    resamples: Mapping[str, Iterable[np.ndarray | pd.DataFrame]] | None = None,
+    resamples: Mapping[str, Sequence[np.ndarray | pd.DataFrame]] | None = None,
     draws: int = 100,
     seed: int = 0,
 ) -> DisentanglementMap:

@@ -1,0 +1,544 @@
+"""The figures of the maps: benchmarks on aligned axes, pairs with linked brushing, the ternary view.
+
+They use the frame of :mod:`helpers.figures` (caption, alt text, static twin, data). The pair explorer adds a
+form and a table that a short inline script links to the plot: everything can be done with the keyboard or by
+touch, and without scripts the static twin and the data remain.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers import figures, maps
+from helpers.errors import DataError
+from helpers.fragments import Figure, escape, plot_text
+
+MAX_PAIRS = 2000
+MAX_ELLIPSES = 60
+MAX_LABELS = 40
+AXIS_STYLE = {
+    "performance": ("#2f7ec2", "circle"),
+    "signature-crossfit": ("#d55e00", "square"),
+    "signature": ("#d55e00", "square"),
+    "semantic": ("#009e73", "diamond"),
+    "neural": ("#c2609a", "triangle-up"),
+    "attention": ("#b58900", "cross"),
+}
+
+
+def _rgba(colour: str, opacity: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+def disentanglement(
+    result: maps.DisentanglementMap,
+    *,
+    name: str,
+    alt: str,
+    caption: str,
+    functions: pd.Series | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Figure:
+    """Draw every benchmark once, at its consensus place, with a spoke to where each axis puts it.
+
+    At the spoke's end stands the axis' mark, inside its 95 % ellipse where the axis has an uncertainty. The
+    legend turns axes on and off. With more than :data:`MAX_ELLIPSES` benchmarks only the most displaced get
+    ellipses, with more than :data:`MAX_LABELS` only those get names; hover names all.
+    """
+    labels = labels or {}
+    consensus = result.alignment.consensus
+    moved = result.displacement.groupby("benchmark")["distance"].max().reindex(consensus.index)
+    ranked = list(moved.sort_values(ascending=False, na_position="last").index)
+    traces: list[dict[str, Any]] = []
+    for axis, points in result.alignment.points.items():
+        colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
+        title = maps.TITLES.get(axis, axis)
+        xs, ys = [], []
+        for benchmark, (x, y) in zip(points.index, points.to_numpy()):
+            cx, cy = consensus.loc[benchmark, ["x", "y"]]
+            xs += [cx, x, None]
+            ys += [cy, y, None]
+        common = {
+            "legendgroup": axis,
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "type": "scatter",
+            "mode": "lines",
+        }
+        traces.append(
+            common | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.45), "width": 1}, "name": title}
+        )
+        if axis in result.errors.covariance:
+            xs, ys = [], []
+            shown = set(ranked[:MAX_ELLIPSES])
+            for k, benchmark in enumerate(points.index):
+                if benchmark in shown:
+                    outline = maps.ellipse(
+                        points.loc[benchmark], result.errors.covariance[axis][k], corners=24
+                    )
+                    xs += [*outline[:, 0], None]
+                    ys += [*outline[:, 1], None]
+            traces.append(
+                common
+                | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.35), "width": 0.8}, "name": title}
+            )
+    for axis, points in result.alignment.points.items():
+        colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
+        title = maps.TITLES.get(axis, axis)
+        text = []
+        for benchmark in points.index:
+            words = [f"<b>{plot_text(labels.get(benchmark, benchmark))}</b>"]
+            if functions is not None and benchmark in functions.index:
+                words.append(plot_text(functions[benchmark]))
+            gap = np.hypot(*(points.loc[benchmark] - consensus.loc[benchmark, ["x", "y"]]))
+            text.append("<br>".join([*words, f"{title}: {gap:.2f} radii from its consensus place"]))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": points["x"].tolist(),
+                "y": points["y"].tolist(),
+                "text": text,
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {"color": colour, "symbol": mark, "size": 7, "opacity": 0.9},
+                "name": f"{title} (stress {result.embeddings[axis].stress:.2f})",
+                "legendgroup": axis,
+                "showlegend": True,
+            }
+        )
+    named = [b for b in consensus.index if b in set(ranked[:MAX_LABELS])]
+    place = consensus.loc[named]
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "text",
+            "x": place["x"].tolist(),
+            "y": place["y"].tolist(),
+            "text": [plot_text(labels.get(b, b)) for b in named],
+            "textposition": "top center",
+            "textfont": {"size": 10},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "name": "names",
+        }
+    )
+    layout = {
+        "height": 640,
+        "showlegend": True,
+        "xaxis": {"title": {"text": "consensus radii"}, "zeroline": False},
+        "yaxis": {"scaleanchor": "x", "scaleratio": 1, "title": {"text": ""}},
+    }
+    figure = figures.plotly(
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=result.table()
+    )
+    figure.spec["phone"] = {"height": 520}
+    return figure
+
+
+def ternary(
+    shares: pd.DataFrame,
+    predictors: Sequence[str],
+    *,
+    name: str,
+    alt: str,
+    caption: str,
+    target: str = "performance",
+) -> Figure:
+    """Draw which axis accounts for each pair (see ``maps.profile``): a triangle of three axes, a line of two.
+
+    Each point is a pair; it lies near the corner of the axis that moves its fitted value most; the colour is
+    its overlap on the target. At most :data:`MAX_PAIRS` pairs are drawn: the strongest fitted values.
+    """
+    if len(predictors) < 2:
+        raise DataError(f"A profile needs two or three axes besides {target}, found {list(predictors)}.")
+    drawn = shares.reindex(shares["fitted"].abs().sort_values(ascending=False, kind="stable").index).head(
+        MAX_PAIRS
+    )
+    titles = [maps.TITLES.get(p, p) for p in predictors]
+    columns = [f"share_{p}" for p in predictors]
+    text = [
+        f"<b>{plot_text(a)} – {plot_text(b)}</b><br>{target} {v:.2f}<br>"
+        + "<br>".join(f"{t}: {s:.0%}" for t, s in zip(titles, part))
+        for a, b, v, part in zip(drawn["a"], drawn["b"], drawn[target], drawn[columns].to_numpy())
+    ]
+    bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
+    marker = {
+        "size": 6,
+        "opacity": 0.75,
+        "color": drawn[target].tolist(),
+        "colorscale": figures._scale(figures.SEQUENTIAL),
+        "showscale": True,
+        "colorbar": bar,
+    }
+    point = {"type": "scatter", "mode": "markers", "text": text, "hovertemplate": "%{text}<extra></extra>"}
+    point |= {"marker": marker, "showlegend": False, "name": "pairs"}
+    if len(predictors) == 2:
+        point |= {"x": drawn[columns[0]].tolist(), "y": drawn[target].tolist()}
+        layout = {
+            "height": 380,
+            "xaxis": {
+                "title": {"text": f"← {titles[1]}      share of      {titles[0]} →"},
+                "range": [-0.03, 1.03],
+            },
+            "yaxis": {"title": {"text": f"{target} overlap"}},
+        }
+        traces = [point]
+    else:
+        place = maps.ternary(drawn[columns[:3]].to_numpy())
+        point |= {"x": place[:, 0].tolist(), "y": place[:, 1].tolist()}
+        corner = [0, 1, 0.5, 0]
+        edge = {"type": "scatter", "mode": "lines", "x": corner, "y": [0, 0, np.sqrt(3) / 2, 0]}
+        edge |= {
+            "line": {"color": "#8a8a8a", "width": 1},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "name": "edge",
+        }
+        words = {
+            "type": "scatter",
+            "mode": "text",
+            "x": [0.0, 1.0, 0.5],
+            "y": [-0.05, -0.05, 0.91],
+            "text": titles[:3],
+        }
+        words |= {
+            "textposition": ["bottom right", "bottom left", "top center"],
+            "hoverinfo": "skip",
+            "name": "corners",
+        }
+        hidden = {"visible": False}
+        layout = {
+            "height": 480,
+            "xaxis": hidden | {"range": [-0.08, 1.08]},
+            "yaxis": hidden | {"range": [-0.16, 1.0], "scaleanchor": "x", "scaleratio": 1},
+        }
+        traces = [edge, point, words | {"showlegend": False}]
+    return figures.plotly(
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=shares
+    )
+
+
+def choose_pairs(
+    table: pd.DataFrame, flags: pd.DataFrame | None, limit: int = MAX_PAIRS, seed: int = 0
+) -> pd.DataFrame:
+    """Return at most `limit` pairs to draw: all flagged ones, the rest a random sample (all when they fit)."""
+    table = table.copy()
+    table["flag"] = ""
+    if flags is not None and len(flags):
+        known = {
+            frozenset((a, b)): k
+            for a, b, k in zip(flags["a"], flags["b"], flags["kind"])
+            if isinstance(b, str)
+        }
+        table["flag"] = [known.get(frozenset(p), "") for p in zip(table["a"], table["b"])]
+    if len(table) <= limit:
+        return table.reset_index(drop=True)
+    flagged = table[table["flag"] != ""].head(limit)
+    rest = table[~table.index.isin(flagged.index)]
+    sample = rest.sample(limit - len(flagged), random_state=seed)
+    return pd.concat([flagged, sample]).sort_index().reset_index(drop=True)
+
+
+def explorer(
+    table: pd.DataFrame,
+    axes: Sequence[str],
+    *,
+    name: str,
+    alt: str,
+    caption: str,
+    target: str = "performance",
+    flags: pd.DataFrame | None = None,
+) -> Explorer:
+    """Draw every pair of benchmarks by its other axes, coloured by performance overlap, linked to a table.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From ``maps.pairs``.
+    axes : sequence of str
+        One to three axes besides the target; every two of them make a panel (one axis: against the target).
+    flags : DataFrame, optional
+        Findings of ``helpers.diagnosis``; flagged pairs are always drawn and can be asked for.
+
+    With more than :data:`MAX_PAIRS` pairs a random sample of the unflagged ones is drawn and the caption says
+    so.
+    """
+    axes = [a for a in axes if a in table.columns and a != target][:3]
+    if not axes or target not in table.columns:
+        raise DataError(
+            f"The explorer needs '{target}' and one to three other axes; found {list(table.columns)[:12]}."
+        )
+    known = table.dropna(subset=[target, *axes])
+    if known.empty:
+        raise DataError(f"No pair is measured on all of {target}, {', '.join(axes)}.")
+    drawn = choose_pairs(known, flags)
+    if len(drawn) < len(known):
+        caption += f" Drawn: all flagged pairs and a random sample, {len(drawn):,} of {len(known):,} pairs."
+    if len(known) < len(table):
+        caption += (
+            f" {len(table) - len(known):,} pairs are not measured on all of these axes and are not drawn."
+        )
+    panels = list(itertools.combinations(axes, 2)) or [(axes[0], target)]
+    bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
+    text = [f"<b>{plot_text(a)} – {plot_text(b)}</b>" for a, b in zip(drawn["a"], drawn["b"])]
+    traces, layout, phone = [], {"height": 400 if len(panels) > 1 else 460, "showlegend": False}, {}
+    gap = 0.08 if len(panels) > 1 else 0
+    width = (1 - gap * (len(panels) - 1)) / len(panels)
+    for k, (x, y) in enumerate(panels):
+        suffix = "" if k == 0 else str(k + 1)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": drawn[x].tolist(),
+                "y": drawn[y].tolist(),
+                "xaxis": f"x{suffix}",
+                "yaxis": f"y{suffix}",
+                "text": text,
+                "hovertemplate": "%{text}<br>%{x:.2f}, %{y:.2f}<extra></extra>",
+                "name": f"{x}, {y}",
+                "marker": {
+                    "size": 5,
+                    "opacity": 0.7,
+                    "color": drawn[target].tolist(),
+                    "colorscale": figures._scale(figures.SEQUENTIAL),
+                    "showscale": k == 0,
+                    "colorbar": bar,
+                },
+                "unselected": {"marker": {"opacity": 0.06}},
+                "selected": {"marker": {"opacity": 1, "size": 8}},
+            }
+        )
+        start = k * (width + gap)
+        low = 1 - (k + 1) * 0.27 - k * 0.095
+        layout[f"xaxis{suffix}"] = {
+            "title": {"text": maps.TITLES.get(x, x)},
+            "domain": [start, start + width],
+        }
+        layout[f"yaxis{suffix}"] = {"title": {"text": maps.TITLES.get(y, y)}}
+        layout[f"xaxis{suffix}"]["anchor"], layout[f"yaxis{suffix}"]["anchor"] = f"y{suffix}", f"x{suffix}"
+        if len(panels) > 1:
+            phone[f"xaxis{suffix}"] = {"domain": [0, 1]}
+            phone[f"yaxis{suffix}"] = {"domain": [max(0, low), low + 0.27]}
+    keep = ["a", "b", target, *axes, "flag"]
+    figure = figures.plotly(
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=drawn[keep]
+    )
+    figure.spec["phone"] = {"height": 420 if len(panels) == 1 else 1000} | phone
+    return Explorer(figure, panels, [target, *axes], drawn["flag"].tolist())
+
+
+@dataclass
+class Explorer:
+    """The pair explorer: a figure, a form that filters its points, and a table of what is selected."""
+
+    figure: Figure
+    panels: list[tuple[str, str]]
+    axes: list[str]
+    flags: list[str]
+    rows: int = 40
+
+    @property
+    def html(self) -> str:
+        """The figure followed by form, table and the script that links them."""
+        identity = f"fig-{self.figure.name}"
+        frame = self.figure.data
+        limits = {
+            a: (float(np.floor(frame[a].min() * 50) / 50), float(np.ceil(frame[a].max() * 50) / 50))
+            for a in self.axes
+        }
+        sliders = []
+        for axis in self.axes:
+            low, high = limits[axis]
+            title = escape(maps.TITLES.get(axis, axis))
+            ends = "".join(
+                f'<label><span class="companion-small">{word}</span> <input type="range" data-axis="{axis}" '
+                f'data-end="{end}" min="{low}" max="{high}" step="0.02" value="{value}" '
+                f'aria-label="{title}: {word}"><output>{value:.2f}</output></label>'
+                for word, end, value in (("from", "low", low), ("to", "high", high))
+            )
+            sliders.append(f"<fieldset><legend>{title}</legend>{ends}</fieldset>")
+        names = sorted(set(frame["a"]) | set(frame["b"]))
+        place = {n: i for i, n in enumerate(names)}
+        options = "".join(f"<option>{escape(n)}</option>" for n in names)
+        kinds = [k for k in dict.fromkeys(self.flags) if k]
+        flags = "".join(f"<option>{escape(k)}</option>" for k in kinds)
+        heads = "".join(f'<th scope="col" class=n>{escape(maps.TITLES.get(a, a))}</th>' for a in self.axes)
+        data = {
+            "names": names,
+            "pairs": [[place[a], place[b]] for a, b in zip(frame["a"], frame["b"])],
+            "flags": kinds,
+            "flag": [kinds.index(f) if f else -1 for f in self.flags],
+            "where": {a: self._where(a) for a in self.axes},
+            "rows": self.rows,
+        }
+        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+        return (
+            f'<div class="companion-pairs" id="{identity}-pairs">{STYLE}{self.figure.html}'
+            f'<form class="companion-pairs-form" aria-label="Choose pairs">{"".join(sliders)}'
+            '<div class="companion-pairs-row"><label>benchmark <select data-role="benchmark"><option value="">any'
+            f'</option>{options}</select></label><label>flag <select data-role="flag"><option value="">any</option>'
+            f'{flags}</select></label><button type="button" data-role="brush" aria-pressed="false">drag to select'
+            '</button><button type="reset">show all</button></div></form>'
+            '<p class="companion-pairs-count" role="status" aria-live="polite"></p>'
+            '<div class="companion-scroll" tabindex="0" role="region" aria-label="Chosen pairs" style="max-height:380px">'
+            '<table class="companion-table"><thead><tr><th scope="col">pair</th>'
+            f'{heads}<th scope="col">flag</th></tr></thead><tbody></tbody></table></div>'
+            f'<script type="application/json" class="companion-pairs-data">{text}</script>'
+            f"<script>{SCRIPT.replace('FIGURE', identity)}</script></div>"
+        )
+
+    def _where(self, axis: str) -> list:
+        """Where the plot's own data hold an axis' values, so that they are not sent twice."""
+        for k, (x, y) in enumerate(self.panels):
+            if axis in (x, y):
+                return [k, "x" if axis == x else "y"]
+        return [0, "color"]
+
+    def _repr_html_(self) -> str:
+        self.figure._repr_html_()  # checks the name against other cells
+        return self.html
+
+    def __repr__(self) -> str:
+        return f"Explorer {self.figure.name}: {self.figure.alt}"
+
+
+STYLE = """<style>
+.companion-pairs-form{display:flex;flex-wrap:wrap;gap:.4rem .8rem;margin:.2rem 0 .6rem;font-size:.85rem}
+.companion-pairs-form fieldset{border:1px solid
+var(--pst-color-border,#bbb);border-radius:.25rem;padding:.1rem .5rem .3rem; margin:0;flex:1 1
+13rem;min-width:0} .companion-pairs-form legend{font-size:.85rem;font-weight:600;padding:0
+.2rem;margin:0;float:none;width:auto} .companion-pairs-form fieldset
+label{display:flex;align-items:center;gap:.4rem;margin:0} .companion-pairs-form
+input[type=range]{flex:1;min-width:4rem;min-height:1.6rem} .companion-pairs-form
+output{width:3rem;text-align:right;font-variant-numeric:tabular-nums} .companion-small{width:2rem}
+.companion-pairs-row{display:flex;flex-wrap:wrap;gap:.4rem .8rem;align-items:center;flex:1 1 100%}
+.companion-pairs-row select{max-width:14rem;min-height:2rem}
+.companion-pairs-row button{min-height:2rem;padding:.1rem .7rem}
+.companion-pairs-row button[aria-pressed=true]{outline:2px solid var(--companion-accent,#2f7ec2)}
+.companion-pairs-count{margin:.2rem 0;font-size:.9rem}
+.companion-pairs tbody button{all:unset;cursor:pointer;text-decoration:underline;text-underline-offset:2px}
+.companion-pairs tbody button:focus-visible{outline:2px solid var(--companion-accent,#2f7ec2)}
+.companion-pairs tr.is-chosen>*{font-weight:700}
+@media print{.companion-pairs-form,.companion-pairs-count,.companion-pairs>.companion-scroll{display:none}}
+</style>"""
+
+# The form is the truth: sliders, benchmark and flag narrow the pairs, a brush in the plot narrows them
+# further; the
+# plot only shows the outcome. It is drawn late and redrawn on rotation, so the script asks for it at each
+# step.
+SCRIPT = """(() => {
+"use strict";
+const root = document.getElementById("FIGURE-pairs"), figure = document.getElementById("FIGURE");
+const place = figure.querySelector(".companion-plot");
+const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+const info = JSON.parse(root.querySelector(".companion-pairs-data").textContent);
+const form = root.querySelector("form"), body = root.querySelector("tbody");
+const status = root.querySelector(".companion-pairs-count");
+const axes = Object.keys(info.where);
+const value = Object.fromEntries(axes.map((a) => {
+  const [k, key] = info.where[a];
+  return [a, key === "color" ? spec.data[k].marker.color : spec.data[k][key]];
+}));
+const total = info.pairs.length;
+let brushed = null, chosen = null, seen = null;
+const live = () => window.Plotly && place.data ? window.Plotly : null;
+function attach() {
+  if (!live() || !place.on || place._ev === seen) return;
+  seen = place._ev;
+  place.on("plotly_selected", (event) => {
+    brushed = event ? new Set(event.points.map((p) => p.pointNumber)) : null;
+    chosen = null;
+    update();
+  });
+  place.on("plotly_deselect", () => { brushed = null; update(); });
+  place.on("plotly_click", (event) => { chosen = event.points[0].pointNumber; update(); });
+}
+function matching() {
+  const limit = {};
+  for (const input of form.querySelectorAll("input[type=range]")) {
+    (limit[input.dataset.axis] ??= {})[input.dataset.end] = Number(input.value);
+    input.nextElementSibling.textContent = Number(input.value).toFixed(2);
+  }
+  const name = form.querySelector('[data-role="benchmark"]').value;
+  const flag = form.querySelector('[data-role="flag"]').value;
+  const keep = [];
+  for (let i = 0; i < total; i++) {
+    if (brushed && !brushed.has(i)) continue;
+    if (name && !info.pairs[i].some((n) => info.names[n] === name)) continue;
+    if (flag && info.flags[info.flag[i]] !== flag) continue;
+    if (axes.every((a) => value[a][i] >= limit[a].low - 1e-9 && value[a][i] <= limit[a].high + 1e-9))
+    keep.push(i);
+  }
+  return keep;
+}
+function update() {
+  attach();
+  const keep = matching();
+  keep.sort((i, j) => value[axes[0]][j] - value[axes[0]][i]);
+  status.textContent = `${keep.length} of ${total} pairs` +
+    (keep.length > info.rows ? `; the table shows the ${info.rows} of highest ${axes[0]} overlap` : "") +
+    (brushed ? "; within the selection in the plot" : "");
+  body.replaceChildren(...keep.slice(0, info.rows).map((i) => {
+    const row = document.createElement("tr"), head = document.createElement("th"), button =
+    document.createElement("button"); head.scope = "row";
+    button.type = "button";
+    button.textContent = info.pairs[i].map((n) => info.names[n]).join(" – ");
+    button.setAttribute("aria-pressed", String(i === chosen));
+    button.addEventListener("click", () => {
+      chosen = chosen === i ? null : i;
+      for (const other of body.rows) other.classList.remove("is-chosen");
+      row.classList.toggle("is-chosen", chosen === i);
+      button.setAttribute("aria-pressed", String(chosen === i));
+      paint(keep);
+    });
+    head.append(button);
+    row.append(head);
+    row.classList.toggle("is-chosen", i === chosen);
+    for (const a of axes) {
+      const cell = document.createElement("td");
+      cell.className = "n";
+      cell.textContent = value[a][i].toFixed(2);
+      row.append(cell);
+    }
+    const cell = document.createElement("td");
+    cell.textContent = info.flags[info.flag[i]] ?? "";
+    row.append(cell);
+    return row;
+  }));
+  paint(keep);
+}
+function paint(keep) {
+  const library = live();
+  if (!library) return;
+  const points = chosen !== null ? [chosen] : keep.length === total ? null : keep;
+  library.restyle(place, { selectedpoints: spec.data.map(() => points) });
+}
+form.addEventListener("input", () => { chosen = null; update(); });
+form.addEventListener("reset", () => setTimeout(() => {
+  brushed = chosen = null;
+  const library = live();
+  if (library) library.relayout(place, { selections: [] });
+  update();
+}));
+form.addEventListener("submit", (event) => event.preventDefault());
+const brush = form.querySelector('[data-role="brush"]');
+brush.addEventListener("click", () => {
+  const on = brush.getAttribute("aria-pressed") !== "true";
+  brush.setAttribute("aria-pressed", String(on));
+  attach();
+  const library = live();
+  if (library) library.relayout(place, { dragmode: on ? "select" : matchMedia("(pointer: coarse)").matches ?
+  false : "zoom" });
+});
+figure.addEventListener("pointerenter", attach);
+update();
+})();"""
