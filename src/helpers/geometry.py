@@ -473,13 +473,19 @@ def crossnobis(points: Mapping[str, np.ndarray], *, splits: int = 20, seed: int 
 
 
 def auc(
-    matrix: pd.DataFrame, groups: pd.Series, *, bootstraps: int = 1000, seed: int = 0
+    matrix: pd.DataFrame,
+    groups: pd.Series,
+    *,
+    among: pd.DataFrame | None = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Return how well similarity separates same-group from other-group pairs: `auc`, `low`, `high`, counts.
 
     The area under the ROC curve is the chance that a same-group pair is more similar than an other-group pair
     (ties count half). The interval resamples benchmarks, not pairs, because pairs share benchmarks; pairs of
-    a benchmark with its own copy are left out.
+    a benchmark with its own copy are left out. `among`, a symmetric boolean matrix, keeps only some pairs
+    (for example those of different formats).
 
     Examples
     --------
@@ -491,11 +497,14 @@ def auc(
     values = matrix.loc[names, names].to_numpy(dtype=float)
     label = pd.factorize(groups.loc[names])[0]
     same = label[:, None] == label[None, :]
+    counted = (
+        np.isfinite(values) if among is None else np.isfinite(values) & among.loc[names, names].to_numpy()
+    )
 
     def area(index: np.ndarray) -> float:
         rows, columns = np.triu_indices(len(index), 1)
         a, b = index[rows], index[columns]
-        keep = (a != b) & np.isfinite(values[a, b])
+        keep = (a != b) & counted[a, b]
         score, target = values[a, b][keep], same[a, b][keep]
         hits, misses = target.sum(), (~target).sum()
         if not hits or not misses:
@@ -505,7 +514,7 @@ def auc(
     rng = np.random.default_rng(seed)
     draws = np.array([area(rng.integers(0, len(names), len(names))) for _ in range(bootstraps)])
     low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
-    pairs = upper(same)
+    pairs = upper(same)[upper(counted)]
     return {
         "auc": float(area(np.arange(len(names)))),
         "low": float(low),

@@ -33,7 +33,7 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from scipy.stats import rankdata, ttest_ind
+from scipy.stats import rankdata
 
 from helpers import geometry, provenance
 from helpers.errors import DataError, ModelError, StaleArtifactError
@@ -433,7 +433,7 @@ def file_name(name: str) -> str:
     """Return a file name for a model or benchmark name: letters, digits, dot, dash; a digest keeps it unique.
 
     >>> file_name("MMLU: law / 5-shot")
-    'MMLU-law-5-shot-b1e9f5a0'
+    'MMLU-law-5-shot-5fd8e153'
     """
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "x"
     return plain if plain == name else f"{plain}-{provenance.content_key(name)[:8]}"
@@ -499,24 +499,34 @@ def collect_all(
     return result
 
 
-def spaces(traces: Mapping[str, Traces], layer: int | str = "mean") -> dict[str, np.ndarray]:
+def layer_units(traces: Mapping[str, Traces]) -> np.ndarray:
+    """Return (layers + 1,) float32: root mean square deviation of each layer from its centre."""
+    _same_model(traces)
+    units = []
+    for layer in range(next(iter(traces.values())).layers + 1):
+        own = [t.vectors(layer) for t in traces.values()]
+        center = np.mean([v.mean(0) for v in own], axis=0)
+        units.append(np.sqrt(np.mean([np.mean((v - center) ** 2) for v in own])))
+    return np.maximum(np.array(units, dtype=np.float32), 1e-12)
+
+
+def spaces(
+    traces: Mapping[str, Traces], layer: int | str = "mean", units: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Return (n, hidden) vectors by benchmark: one layer's mean states, or the mean over layers.
 
-    For "mean", each layer (the embedding layer left out) is first centred and divided by its root mean square
-    deviation over all questions, so that late layers with large states do not drown the early ones.
+    For "mean", each layer (the embedding layer left out) is divided by its unit (:func:`layer_units`, or
+    given), so that late layers with large states do not drown the early ones.
     """
     _same_model(traces)
     if layer != "mean":
         return {name: t.vectors(int(layer)) for name, t in traces.items()}
-    depth = next(iter(traces.values())).layers
-    result = {name: 0.0 for name in traces}
-    for index in range(1, depth + 1):
-        own = {name: t.vectors(index) for name, t in traces.items()}
-        center = np.mean([v.mean(0) for v in own.values()], axis=0)
-        unit = np.sqrt(np.mean([np.mean((v - center) ** 2) for v in own.values()]))
-        for name, vectors in own.items():
-            result[name] = result[name] + (vectors - center) / max(float(unit), 1e-12) / depth
-    return result
+    units = layer_units(traces) if units is None else units
+    depth = len(units) - 1
+    return {
+        name: sum(t.vectors(index) / (units[index] * depth) for index in range(1, depth + 1))
+        for name, t in traces.items()
+    }
 
 
 def _same_model(traces: Mapping[str, Traces]) -> None:
@@ -693,30 +703,6 @@ def length_difference(traces: Mapping[str, Traces], whole: bool = True) -> pd.Da
     """
     mean = pd.Series({n: np.log(t.length if whole else t.window).mean() for n, t in traces.items()})
     return pd.DataFrame(np.abs(mean.to_numpy()[:, None] - mean.to_numpy()), mean.index, mean.index)
-
-
-def head_contrast(first: Traces, second: Traces) -> pd.DataFrame:
-    """Return what every attention head does differently in two benchmarks.
-
-    Columns `layer` (from 1), `head` (from 1), `statistic`, `first`, `second` (means), `d` (difference of
-    the means over the pooled standard deviation, Cohen's d), `t` and `p` (Welch's test over questions).
-    Thousands of heads are tested at once: correct `p` before reading it.
-    """
-    rows = []
-    for index, statistic in enumerate(STATISTICS):
-        a, b = (t.attention[..., index].astype(np.float64) for t in (first, second))
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            continue
-        means, spreads = (a.mean(0), b.mean(0)), (a.var(0, ddof=1), b.var(0, ddof=1))
-        pooled = np.sqrt((spreads[0] * (len(a) - 1) + spreads[1] * (len(b) - 1)) / (len(a) + len(b) - 2))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t, p = ttest_ind(a, b, axis=0, equal_var=False)
-            d = (means[0] - means[1]) / pooled
-        layer, head = np.indices(d.shape) + 1
-        flat = {"layer": layer, "head": head, "first": means[0], "second": means[1], "d": d, "t": t, "p": p}
-        rows.append(pd.DataFrame({k: v.ravel() for k, v in flat.items()}).assign(statistic=statistic))
-    frame = pd.concat(rows, ignore_index=True)
-    return frame[["layer", "head", "statistic", "first", "second", "d", "t", "p"]]
 
 
 def agreement(

@@ -1,0 +1,369 @@
+"""The traces of a study as an atlas: matrices, layers, heads, controls, agreement; numbers only.
+
+:func:`trace_study` collects (``helpers.traces``), compares and writes; :func:`thaw` copies the committed,
+dated atlas of a study whose models are too slow for every build. An atlas holds no question text and no
+hidden state of a single question.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_ind_from_stats
+
+from helpers import geometry, paths, provenance
+from helpers.errors import DataError, StaleArtifactError, StudyError, UnavailableError, nearest
+from helpers.geometry import Comparison
+from helpers.models import load as load_model
+from helpers.questions import sample, strip_template
+from helpers.studies import ModelEntry, Study
+from helpers.traces import (
+    STATISTICS,
+    Traces,
+    agreement,
+    anisotropy,
+    collect_all,
+    random_twin,
+    second_order,
+    similarity,
+)
+
+TABLES = ("matrices", "layers", "curve", "heads", "anisotropy", "lengths", "agreement", "agreement-models")
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """What the traces of a study say, as numbers only: no question text, no hidden state of a question.
+
+    Attributes
+    ----------
+    neural, attention : the two axes, averaged over the trained models.
+    tables : by name (:data:`TABLES`; `second-order` where a study has five models or more):
+        matrices: `model`, `twin` (untrained), `kind`, `measure`, `a`, `b`, `value`;
+        layers: `model`, `twin`, `layer` (0: embedding), `a`, `b`, `value` (whitened);
+        curve: `model`, `twin`, `layer`, `reliability` (mean over benchmarks);
+        heads: `model`, `benchmark`, `layer`, `head`, `statistic`, `mean`, `sd`, `n`;
+        anisotropy: `model`, `twin`, `layer`, `share`; lengths: `benchmark`, `questions`, `tokens`, `window`;
+        agreement and agreement-models: see :func:`agreement`, with `kind`.
+    about : settings, models, minutes, date.
+    """
+
+    neural: Comparison
+    attention: Comparison
+    tables: dict[str, pd.DataFrame]
+    about: dict
+
+
+def _pairs(matrix: pd.DataFrame, **constant) -> pd.DataFrame:
+    rows, columns = np.triu_indices(len(matrix), 1)
+    names = np.asarray(matrix.index, dtype=object)
+    values = geometry.upper(matrix.to_numpy(dtype=np.float32))
+    return pd.DataFrame({**constant, "a": names[rows], "b": names[columns], "value": values})
+
+
+def measure_all(
+    models: Mapping[str, Mapping[str, Traces]],
+    twins: Mapping[str, Mapping[str, Traces]],
+    *,
+    bootstraps: int = 200,
+    splits: int = 50,
+    seed: int = 0,
+) -> Atlas:
+    """Turn traces of trained models and of their untrained twins into an :class:`Atlas`."""
+    common = {"bootstraps": bootstraps, "splits": splits, "seed": seed}
+    brief = {"bootstraps": 0, "splits": 10, "seed": seed}
+    neural, attention = (similarity(models, kind, **common) for kind in ("activation", "attention"))
+    kept = list(neural.matrix.index)
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
+    for twin, group in ((False, models), (True, twins)):
+        for model, own in group.items():
+            own = {n: own[n] for n in kept}
+            who = {"model": model, "twin": twin}
+            parts["anisotropy"].append(anisotropy(own).assign(**who))
+            for kind, measures in (
+                ("activation", ("whitened", "centroid", "centred", "zscored")),
+                ("attention", ("zscored", "centroid", "centred")),
+            ):
+                for name in measures:
+                    result = similarity(own, kind, name, bootstraps=0, splits=0)
+                    parts["matrices"].append(_pairs(result.matrix, **who, kind=kind, measure=name))
+            for layer in range(next(iter(own.values())).layers + 1):
+                result = similarity(own, layer=layer, **brief)
+                parts["layers"].append(_pairs(result.matrix, **who, layer=layer))
+                reliability = geometry.matrix_reliability(result)
+                parts["curve"].append(pd.DataFrame([who | {"layer": layer, "reliability": reliability}]))
+    for name, kind in (("neural", "activation"), ("attention", "attention")):
+        result = neural if name == "neural" else attention
+        default = result.settings["measure"]
+        parts["matrices"].append(_pairs(result.matrix, model="mean", twin=False, kind=kind, measure=default))
+        if twins:
+            control = similarity(twins, kind, **brief)
+            parts["matrices"].append(
+                _pairs(control.matrix, model="mean", twin=True, kind=kind, measure=default)
+            )
+        if len(models) > 1:
+            pairs, table = agreement(
+                {m: {n: own[n] for n in kept} for m, own in models.items()}, kind, seed=seed
+            )
+            parts["agreement"].append(table.assign(kind=kind))
+            parts["agreement-models"].append(pairs.assign(kind=kind))
+    for model, own in models.items():
+        for name in kept:
+            parts["heads"].append(_heads(own[name]).assign(model=model, benchmark=name))
+    first = next(iter(models.values()))
+    parts["lengths"].append(
+        pd.DataFrame(
+            [
+                {
+                    "benchmark": n,
+                    "questions": len(first[n].states),
+                    "tokens": first[n].length.mean(),
+                    "log_tokens": np.log(first[n].length).mean(),
+                    "window": first[n].window.mean(),
+                }
+                for n in kept
+            ]
+        )
+    )
+    tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items() if found}
+    if len(models) >= 5:
+        second = second_order({m: {n: own[n] for n in kept} for m, own in models.items()}, seed=seed)
+        tables["second-order"] = geometry.long_table(second)
+        tables["second-order-reliability"] = second.reliability
+    about = {
+        "models": list(models),
+        "twins": list(twins),
+        "settings": next(iter(first.values())).settings,
+        **common,
+    }
+    about["settings"] = {k: v for k, v in about["settings"].items() if k != "key"}
+    return Atlas(neural, attention, tables, about)
+
+
+def _heads(traces: Traces) -> pd.DataFrame:
+    """Mean and standard deviation over questions of every head's statistics, in long form."""
+    mean = traces.attention.mean(0)
+    spread = traces.attention.std(0, ddof=1)
+    layer, head, statistic = np.indices(mean.shape)
+    frame = pd.DataFrame(
+        {
+            "layer": (layer + 1).ravel().astype(np.int16),
+            "head": (head + 1).ravel().astype(np.int16),
+            "statistic": np.array(STATISTICS)[statistic.ravel()],
+            "mean": mean.ravel(),
+            "sd": spread.ravel(),
+            "n": len(traces.attention),
+        }
+    )
+    return frame[np.isfinite(frame["mean"])]
+
+
+def contrast_tables(heads: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Return what every head does differently in two benchmarks, from an atlas' `heads` table.
+
+    Columns `model`, `layer`, `head`, `statistic`, `first`, `second` (means), `d` (Cohen's d), `p` (Welch's
+    test). The same numbers as :func:`head_contrast`, from means and standard deviations.
+    """
+    keys = ["model", "layer", "head", "statistic"]
+    parts = [
+        heads[heads["benchmark"] == name].set_index(keys)[["mean", "sd", "n"]] for name in (first, second)
+    ]
+    for name, part in zip((first, second), parts):
+        if part.empty:
+            raise DataError(f"no attention statistics for '{name}'; {nearest(name, set(heads['benchmark']))}")
+    both = parts[0].join(parts[1], lsuffix="_a", rsuffix="_b", how="inner").astype(float)
+    pooled = np.sqrt(
+        (both["sd_a"] ** 2 * (both["n_a"] - 1) + both["sd_b"] ** 2 * (both["n_b"] - 1))
+        / (both["n_a"] + both["n_b"] - 2)
+    )
+    test = ttest_ind_from_stats(
+        both["mean_a"], both["sd_a"], both["n_a"], both["mean_b"], both["sd_b"], both["n_b"], equal_var=False
+    )
+    return pd.DataFrame(
+        {
+            "first": both["mean_a"], "second": both["mean_b"],
+            "d": (both["mean_a"] - both["mean_b"]) / pooled.where(pooled > 0), "p": test.pvalue,
+        }
+    ).reset_index()  # fmt: skip
+
+
+def square(pairs: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return a symmetric matrix, diagonal 1, from rows `a`, `b`, `value`.
+
+    >>> square(pd.DataFrame({"a": ["x"], "b": ["y"], "value": [0.5]})).values.tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+    """
+    names = list(dict.fromkeys([*pairs["a"], *pairs["b"]])) if names is None else list(names)
+    position = {n: i for i, n in enumerate(names)}
+    matrix = np.eye(len(names))
+    rows, columns = (pairs[k].map(position).to_numpy() for k in ("a", "b"))
+    matrix[rows, columns] = matrix[columns, rows] = pairs["value"]
+    return pd.DataFrame(matrix, index=names, columns=names)
+
+
+def separation(
+    tables: pd.DataFrame,
+    by: Sequence[str],
+    labels: Mapping[str, pd.Series],
+    among: pd.DataFrame | None = None,
+    *,
+    bootstraps: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how well each matrix of a long table separates labels: one row a matrix and label.
+
+    `tables` has `a`, `b`, `value` and the columns `by` that name a matrix; `labels` maps a target's name to a
+    Series over benchmarks; `among` as in ``helpers.geometry.auc``. Columns: `by`, `target`, `auc`, `low`,
+    `high`.
+    """
+    rows = []
+    for key, part in tables.groupby(list(by), sort=False):
+        matrix = square(part)
+        for target, groups in labels.items():
+            result = geometry.auc(matrix, groups, among=among, bootstraps=bootstraps, seed=seed)
+            rows.append({**dict(zip(by, key)), "target": target, **result})
+    return pd.DataFrame(rows)
+
+
+def write_atlas(folder: Path | str, atlas: Atlas, **provenance_arguments) -> None:
+    """Write an atlas: ``overlap/neural.*``, ``overlap/attention.*`` and ``atlas/<table>.parquet``."""
+    arguments = {
+        "code": [paths.SOURCE / "traces.py", paths.SOURCE / "atlas.py", paths.SOURCE / "geometry.py"],
+        **provenance_arguments,
+    }
+    arguments["parameters"] = atlas.about
+    for axis in ("neural", "attention"):
+        geometry.write_axis(folder, axis, getattr(atlas, axis), **arguments)
+    for name, table in atlas.tables.items():
+        provenance.write_table(Path(folder) / "atlas" / f"{name}.parquet", _slim(table), **arguments)
+
+
+def _slim(table: pd.DataFrame) -> pd.DataFrame:
+    """Store numbers in 32 bits and four decimals: enough to draw and to rank, a third of the size."""
+    table = table.copy()
+    for column in table.select_dtypes("number"):
+        if table[column].dtype.kind == "f" and column != "p":
+            table[column] = table[column].round(4).astype(np.float32)
+    return table
+
+
+def read_atlas(folder: Path | str) -> dict[str, pd.DataFrame]:
+    """Read the tables that :func:`write_atlas` wrote; StaleArtifactError when one is missing or outdated."""
+    found = sorted((Path(folder) / "atlas").glob("*.parquet"))
+    if not found:
+        raise StaleArtifactError(
+            f"no atlas of traces in {paths.label(folder)}; run the notebook that makes it."
+        )
+    return {path.stem: provenance.read_table(path) for path in found}
+
+
+def frozen(study: str) -> Path:
+    """Return the folder of a study's committed, dated traces (numbers only); it need not exist."""
+    return paths.DATA / "traces" / study
+
+
+def thaw(study: str, folder: Path | str) -> str:
+    """Copy a study's committed neural and attention axes into its artifact folder; return their date.
+
+    The copies name the committed files as inputs. Raises UnavailableError when the study has none.
+    """
+    source = frozen(study) / "overlap"
+    if not (source / "neural.parquet").exists():
+        raise UnavailableError(f"study '{study}' has no committed traces; run it with recompute=True.")
+    for path in sorted(source.glob("*.parquet")) + sorted(source.glob("*.csv")):
+        table = provenance.read_table(path)
+        parameters = json.loads(provenance.sidecar(path).read_text(encoding="utf-8"))["parameters"]
+        provenance.write_table(
+            Path(folder) / "overlap" / path.name, table, inputs=[path], parameters=parameters
+        )
+    return json.loads(provenance.sidecar(source / "neural.parquet").read_text(encoding="utf-8"))["created"][
+        :10
+    ]
+
+
+def identity(entry: ModelEntry) -> str:
+    """Return what identifies a model's weights without loading it: settings, package version or checksum."""
+    mark = entry.revision or ""
+    if entry.source == "package":
+        mark = importlib.metadata.version(entry.id)
+    elif entry.source == "lab":
+        mark = provenance.sha256_file(paths.LAB / "main" / "manifest.json")
+    return provenance.content_key(entry.model_dump(mode="json"), mark)
+
+
+def study_entries(study: Study) -> tuple[ModelEntry, ...]:
+    """Return the models whose traces a study takes: its own list, or every fourth of the laboratory's."""
+    if study.traces.models:
+        return study.traces.models
+    if study.models.kind == "list":
+        return study.models.entries
+    if study.models.kind == "lab":
+        from helpers import lab
+
+        names = lab.model_names("main")[::4]
+        return tuple(ModelEntry(name=n, source="lab", id=n) for n in names)
+    raise StudyError(f"study '{study.name}' names no trace models; add them under 'traces: models:'.")
+
+
+def trace_study(
+    study: Study,
+    questions: pd.DataFrame,
+    *,
+    results: Path | str | None = None,
+    entries: Sequence[ModelEntry] | None = None,
+    bootstraps: int = 200,
+    splits: int = 50,
+    inputs: Sequence[Path | str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Atlas:
+    """Collect a study's traces, compare them, and write the neural and the attention axis.
+
+    Settings come from the study's section ``traces``: `models`, `questions` (a benchmark), `tokens` (the
+    window), `random_twin`. Texts are stripped of the words that a benchmark's questions share at both ends.
+    Per-question traces stay in ``<results>/traces`` and a second run resumes there; the atlas is written by
+    :func:`write_atlas`.
+
+    Returns
+    -------
+    Atlas; ``about["excluded"]`` lists benchmarks left out, with reasons, and ``about["minutes"]`` the time.
+    """
+    started = time.monotonic()
+    results = Path(results or study.results)
+    entries = tuple(entries or study_entries(study))
+    settings = study.traces
+    filled = questions["text"].map(lambda t: isinstance(t, str) and bool(t.strip()))
+    counts = questions[filled]["benchmark"].value_counts()
+    few = sorted(set(questions["benchmark"]) - set(counts.index[counts >= geometry.MINIMUM]))
+    chosen = sample(questions[filled & ~questions["benchmark"].isin(few)], settings.questions, study.seed)
+    chosen, _ = strip_template(chosen)
+    models: dict[str, dict[str, Traces]] = {}
+    twins: dict[str, dict[str, Traces]] = {}
+    for entry in entries:
+        for untrained in (False, True) if settings.random_twin else (False,):
+
+            def load(entry: ModelEntry = entry, untrained: bool = untrained) -> tuple:
+                loaded = load_model(entry)
+                return (random_twin(loaded.model, 0) if untrained else loaded.model), loaded.tokenizer
+
+            found = collect_all(
+                load,
+                f"{entry.name}-untrained" if untrained else entry.name,
+                chosen,
+                results / "traces",
+                identity=identity(entry),
+                tokens=settings.tokens,
+                progress=progress,
+            )
+            (twins if untrained else models)[entry.name] = found
+    atlas = measure_all(models, twins, bootstraps=bootstraps, splits=splits, seed=study.seed)
+    atlas.about["minutes"] = round((time.monotonic() - started) / 60, 2)
+    atlas.about["excluded"] = {n: f"fewer than {geometry.MINIMUM} questions with text" for n in few}
+    write_atlas(results, atlas, inputs=inputs, seconds=time.monotonic() - started)
+    return atlas
