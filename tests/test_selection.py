@@ -341,3 +341,18 @@ def test_no_warning_escapes():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         selection.select(*population(6)[:2], mode="released-code", ratio=0.1)
+
+
+def test_growth_is_the_same_for_a_benchmark_and_for_noise():
+    """The size of an AIC signature follows the number of models, whatever the scores are."""
+    surprisal, scores, _ = population(10, n_units=2000)
+    for permute in (False, True):
+        table = selection.growth(
+            surprisal.to_numpy(), scores.to_numpy(), [8, 16, 24], permute=permute, ratio=0.05
+        )
+        sizes = table.groupby("models")["size"].median()
+        assert sizes.is_monotonic_increasing and sizes[24] > 2 * sizes[8]
+    capped = selection.growth(surprisal.to_numpy(), scores.to_numpy(), [24], max_size=2, draws=1)
+    assert (capped["size"] == 2).all() and len(capped) == 4
+    with pytest.raises(DataError, match="expected numbers from 8 to 24"):
+        selection.growth(surprisal.to_numpy(), scores.to_numpy(), [25])

@@ -400,6 +400,66 @@ def held_out_error(
     return squares / squares[:, :1]
 
 
+def growth(
+    surprisal: np.ndarray,
+    scores: np.ndarray,
+    counts: Sequence[int],
+    *,
+    draws: int = 3,
+    permute: bool = False,
+    seed: int = 0,
+    exclude: np.ndarray | None = None,
+    **settings,
+) -> pd.DataFrame:
+    """Signature size and in-sample R2 against the number of models: does size belong to the benchmark?
+
+    Parameters
+    ----------
+    surprisal : (n_units, n_models) float array
+    scores : (n_benchmarks, n_models) float array, NaN = not measured
+    counts : numbers of models to draw at random, without replacement; at most n_models
+    draws : random draws for each count
+    permute : shuffle each benchmark's scores over the models first (nothing is left to find)
+    exclude, settings : as in :func:`select`, with forward AIC on log-perplexity by default
+
+    Returns
+    -------
+    DataFrame with ``models``, ``draw``, ``benchmark`` (row number), ``size``, ``r2``, ``saturated``; a benchmark
+    with fewer than 8 scores or constant scores in a draw has no row there.
+
+    >>> rng = np.random.default_rng(0)
+    >>> table = growth(rng.normal(size=(2000, 24)), rng.normal(size=(3, 24)), [12, 24], draws=2)
+    >>> table.groupby("models")["size"].mean().tolist()  # pure noise: as many terms as the models allow
+    [10.0, 22.0]
+    """
+    how = _mode(Mode(), settings)
+    surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
+    barred = _barred(exclude, (len(surprisal), len(scores)))
+    if max(counts) > scores.shape[1] or min(counts) < MIN_MODELS:
+        raise DataError(
+            f"counts are {list(counts)}; expected numbers from {MIN_MODELS} to {scores.shape[1]} models."
+        )
+    rng = np.random.default_rng(seed)
+    rows = []
+    for count in counts:
+        for draw in range(draws):
+            models = np.sort(rng.permutation(scores.shape[1])[:count])
+            table = scores[:, models]
+            if permute:
+                table = rng.permuted(table, axis=1)
+            usable = [b for b, row in enumerate(table) if not _unusable(row)]
+            if not usable:
+                continue
+            kept = _screened(surprisal[:, models], table[usable], how, barred[:, usable])
+            for b, units in zip(usable, kept):
+                known = ~np.isnan(table[b])
+                x = _level(surprisal[np.ix_(units, models[known])].T, how.level)
+                x, y = x[:, ~np.isnan(x).any(axis=0)], table[b, known]
+                fit = _fit(x, y, replace(how, stop="aic") if how.stop == "cv" else how, how.max_size)
+                rows.append((count, draw, b, len(fit), fit.r2, fit.saturated))
+    return pd.DataFrame(rows, columns=["models", "draw", "benchmark", "size", "r2", "saturated"])
+
+
 def duplicate_models(surprisal: np.ndarray | pd.DataFrame) -> list[tuple]:
     """Return groups of columns that are identical on every unit (NaN in the same places), as tuples of names.
 
