@@ -104,3 +104,100 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
+
+
+class Tiny:
+    """Random causal models of a few thousand parameters, with tokenizers of different families."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def tokenizer(self, kind: str = "bytes", bos: bool = True):
+        """Return a fast tokenizer: ``bytes`` (byte-level BPE), ``pieces`` (SentencePiece-like), ``words``."""
+        from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+        from transformers import PreTrainedTokenizerFast
+
+        text = ["the cat sat on the mat and the dog ate the cat's log in the fog 日本語 naïve"] * 5
+        if kind == "bytes":
+            made = Tokenizer(models.BPE())
+            made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            made.decoder = decoders.ByteLevel()
+            alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+            trainer = trainers.BpeTrainer(
+                vocab_size=300, initial_alphabet=alphabet, special_tokens=["<s>"], show_progress=False
+            )
+            made.train_from_iterator(text, trainer)
+        elif kind == "pieces":
+            letters = {"<s>": 0, "<unk>": 1} | {f"<0x{b:02X}>": b + 2 for b in range(256)}
+            for token in ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "he", "▁the", "at", "▁c", "▁cat"]:
+                letters[token] = len(letters)
+            merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("a", "t"), ("▁", "c"), ("▁c", "at")]
+            made = Tokenizer(
+                models.BPE(letters, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+            )
+            made.normalizer = normalizers.Replace(" ", "▁")
+            made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+        else:
+            made = Tokenizer(models.WordLevel({"<s>": 0, "<unk>": 1, "the": 2, "cat": 3}, unk_token="<unk>"))
+            made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>" if bos else None)
+
+    def model(self, seed: int = 0, vocabulary: int = 300, context: int = 64):
+        """Return a random LlamaForCausalLM in float32."""
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=context,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+        return LlamaForCausalLM(config).eval()
+
+    def folder(self, name: str, seed: int = 0, **options) -> Path:
+        """Write a model and a byte-level tokenizer as a folder that transformers loads."""
+        self.model(seed, **options).save_pretrained(self.root / name)
+        self.tokenizer().save_pretrained(self.root / name)
+        return self.root / name
+
+    def study(self, models: int = 2, documents: int = 12, **extraction) -> Path:
+        """Write a study file with `models` random models and a corpus of small documents; return its path."""
+        import json
+
+        words = "the cat sat on the mat and the dog ate the log in the fog".split()
+        with open(self.root / "corpus.jsonl", "w", encoding="utf-8") as stream:
+            for k in range(documents):
+                text = " ".join(words[(k * i) % len(words)] for i in range(3 + 7 * (k % 9))) + f" {k} 日本🤗"
+                stream.write(json.dumps({"text": text}) + "\n")
+        made = [str(self.folder(f"model-{m}", m)) for m in range(models)]
+        content = {
+            "name": "small",
+            "title": "a small study",
+            "description": "Random models.",
+            "models": {
+                "kind": "list",
+                "entries": [
+                    {"name": f"m{i}", "source": "folder", "id": path, "family": f"f{i}"}
+                    for i, path in enumerate(made)
+                ],
+            },
+            "corpus": {"kind": "files", "sources": [str(self.root / "corpus.jsonl")]},
+            "benchmarks": {"kind": "none"},
+            "extraction": {"window": 32, "stride": 16, "shard_documents": 3, "workers": 1} | extraction,
+            "notebooks": {"extract-perplexity": {}},
+        }
+        path = self.root / "small.yml"
+        path.write_text(json.dumps(content))
+        return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Tiny:
+    return Tiny(tmp_path)

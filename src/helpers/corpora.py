@@ -177,7 +177,12 @@ def prepare(study: studies.Study) -> None:
     began = time.perf_counter()
     documents, report = load(study.corpus, study.seed)
     settings = {"corpus": study.corpus.model_dump(mode="json"), "seed": study.seed, **_versions(study.corpus)}
-    inputs = _listed(study.corpus) if study.corpus.kind == "files" else []
+    files = _listed(study.corpus) if study.corpus.kind == "files" else []
+    inputs = [p for p in files if paths.locate(paths.label(p)) == p.resolve()]
+    outside = [
+        p for p in files if p not in inputs
+    ]  # no name without a machine's folder: known by content only
+    settings |= {"files": {p.name: provenance.sha256_file(p) for p in outside}} if outside else {}
     options = {"inputs": inputs, "parameters": settings, "code": [Path(__file__)]}
     write = provenance.write_table
     write(study.results / "documents.parquet", documents, seconds=time.perf_counter() - began, **options)

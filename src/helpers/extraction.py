@@ -9,6 +9,7 @@ matrix block by block, so that memory holds one block of all models and never th
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -95,11 +96,16 @@ def blocks(study: studies.Study) -> list[Block]:
 
 
 def measure(
-    entry: studies.ModelEntry, settings: studies.Extraction, block: Block, threads: int | None = None
+    entry: studies.ModelEntry,
+    mark: str,
+    settings: studies.Extraction,
+    block: Block,
+    threads: int | None = None,
 ) -> tuple[np.ndarray, int, float]:
     """Return (nats per unit of the block as float32, tokens scored, seconds). Runs in a worker.
 
-    The model is loaded once per process and kept until another one is asked for.
+    The model is loaded once per process and kept until another one (or the same one with another fingerprint
+    `mark`) is asked for.
     """
     import torch
 
@@ -107,7 +113,7 @@ def measure(
 
     if threads:
         torch.set_num_threads(threads)
-    key = entry.model_dump_json()
+    key = entry.model_dump_json() + mark
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = models.load(entry)
@@ -196,9 +202,10 @@ def extract(
         )
     pieces = blocks(study)
     stamp = _stamp(study)
+    marks = [models.fingerprint(e) for e in wanted]
     plan = {
-        (m, b.number): stamp | {"model": e.name, "fingerprint": mark, "block": b.number, "text": b.digest}
-        for m, (e, mark) in enumerate((e, models.fingerprint(e)) for e in wanted)
+        (m, b.number): stamp | {"model": e.name, "fingerprint": marks[m], "block": b.number, "text": b.digest}
+        for m, e in enumerate(wanted)
         for b in pieces
     }
     redone: dict[int, list[str]] = {m: [] for m in range(len(wanted))}
@@ -213,7 +220,7 @@ def extract(
     with cluster.pool(workers or study.extraction.workers, scheduler or study.extraction.scheduler) as pool:
         local = isinstance(pool, cluster.Local)
         threads = max(1, cluster.cores() // pool.size) if local else None
-        tasks = [(wanted[m], study.extraction, pieces[b], threads) for m, b in todo]
+        tasks = [(wanted[m], marks[m], study.extraction, pieces[b], threads) for m, b in todo]
         bar = tqdm(pool.run(measure, tasks), total=len(tasks), desc="shards", disable=None)
         for number, (values, tokens, seconds) in bar:
             m, b = todo[number]
@@ -293,8 +300,6 @@ def _assemble(
 def _report(
     study: studies.Study, wanted: list, pieces: list[Block], todo: list[tuple[int, int]], redone: dict
 ) -> pd.DataFrame:
-    import json
-
     rows = []
     for m, entry in enumerate(wanted):
         files = [shard_path(study, entry.name, b.number) for b in pieces]
