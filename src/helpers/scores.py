@@ -890,8 +890,8 @@ def _owners_agree(form: str, known: str) -> bool:
 
 def _suggestions(form: str, normal: Mapping[str, list[str]], base: Mapping[str, list[str]]) -> list[str]:
     short = form.rsplit("/", 1)[-1]
-    close = difflib.get_close_matches(form, normal, n=3, cutoff=0.6)
-    close_base = difflib.get_close_matches(short, base, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(form, normal, n=3, cutoff=0.75)
+    close_base = difflib.get_close_matches(short, base, n=3, cutoff=0.75)
     found = [n for c in close for n in normal[c]] + [n for c in close_base for n in base[c]]
     ranked = sorted(
         set(found), key=lambda n: -difflib.SequenceMatcher(None, form, normalise_model(n)).ratio()

@@ -1,0 +1,331 @@
+"""Command line for a reader's own benchmark: check the files, place the benchmark, scaffold a study.
+
+``python -m helpers.adapt --scores FILE [--questions FILE] [--study NAME]`` runs the notebook
+``adapt-your-benchmark`` on the files and writes one HTML page that needs nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import importlib.metadata
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+from markdown_it import MarkdownIt
+
+from helpers import paths, provenance, studies
+from helpers.errors import CompanionError, StudyError, nearest
+
+NOTEBOOK = "adapt-your-benchmark"
+EXAMPLES = paths.DATA / "examples"
+_LOOK = """
+:root { --pst-color-text-base: #1c2733; --pst-color-background: #fff; --pst-color-surface: #f4f6f8;
+  --pst-color-border: #c9d1d9; --pst-color-link: #1f5f99; --pst-color-text-muted: #55606b; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --pst-color-text-base: #e4e8ec; --pst-color-background: #14181d;
+  --pst-color-surface: #1f252c; --pst-color-border: #3a434d; --pst-color-link: #8cc2f2; --pst-color-text-muted: #a5b0bb; } }
+body { margin: 0 auto; max-width: 60rem; padding: 1rem; font: 16px/1.6 system-ui, sans-serif;
+  color: var(--pst-color-text-base); background: var(--pst-color-background); }
+a { color: var(--pst-color-link); } pre, details.code { background: var(--pst-color-surface); border-radius: .3rem; }
+pre { overflow-x: auto; padding: .6rem; font-size: .85rem; } details.code { margin: .5rem 0; padding: .2rem .6rem; }
+table { border-collapse: collapse; } th, td { padding: .2rem .6rem; text-align: left; } img { max-width: 100%; }
+.question-text { white-space: pre-wrap; }
+"""
+
+
+def page(notebook: nbformat.NotebookNode, title: str, foot: str = "") -> str:
+    """Return an executed notebook as one HTML page: no request leaves it, code folded, figures live.
+
+    Markdown comes out as text; raw HTML in Markdown cells is escaped. HTML outputs are the notebook's own figures.
+    """
+    render = MarkdownIt("commonmark", {"html": False}).enable("table").render
+    parts = []
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown":
+            parts.append(render(cell.source))
+            continue
+        if cell.cell_type != "code":
+            continue
+        if "remove-cell" not in tags:
+            parts.append(
+                f'<details class="code"><summary>Code</summary><pre>{html.escape(cell.source)}</pre></details>'
+            )
+        parts += [_output(o, render) for o in cell.get("outputs", [])]
+    plots = any("companion-plot" in p for p in parts)
+    style = _LOOK + (paths.BOOK / "_static" / "companion.css").read_text(encoding="utf-8")
+    scripts = ""
+    if plots:
+        library = importlib.metadata.distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
+        own = (paths.BOOK / "_static" / "companion.js").read_text(encoding="utf-8")
+        scripts = "".join(
+            f"<script>{_script_text(t)}</script>"
+            for t in (Path(str(library)).read_text(encoding="utf-8"), own)
+        )
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{style}</style></head><body>'
+        f"<main>{''.join(parts)}</main><footer>{foot}</footer>{scripts}</body></html>\n"
+    )
+
+
+def _script_text(text: str) -> str:
+    """Return script text that cannot end its element early."""
+    return re.sub(r"</(?=script)", r"<\\/", text, flags=re.IGNORECASE)
+
+
+def _output(output: nbformat.NotebookNode, render) -> str:
+    if output.output_type == "stream":
+        return f"<pre>{html.escape(output.text)}</pre>" if output.name == "stdout" else ""
+    data = output.get("data", {})
+    if "text/html" in data:
+        return data["text/html"]
+    if "text/markdown" in data:
+        return render(data["text/markdown"])
+    if "image/png" in data:
+        raw = data["image/png"].replace("\n", "")
+        base64.b64decode(raw, validate=True)
+        return f'<img alt="" src="data:image/png;base64,{raw}">'
+    return f"<pre>{html.escape(data['text/plain'])}</pre>" if "text/plain" in data else ""
+
+
+def new_study(name: str, folder: Path | None = None) -> Path:
+    """Write a commented study file for someone's own benchmark and return its path.
+
+    Raises StudyError for a name that cannot be one or that is taken; nothing is overwritten.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise StudyError(f"'{name}' cannot name a study: use lower-case letters, digits and hyphens.")
+    target = (folder or paths.STUDIES) / f"{name}.yml"
+    if target.exists():
+        raise StudyError(f"{paths.label(target)} exists; choose another name or edit it.")
+    provenance.write_atomic(target, lambda t: t.write_text(_SCAFFOLD.format(name=name), encoding="utf-8"))
+    return target
+
+
+_SCAFFOLD = """\
+# A study of your own. Every key is checked: a wrong one is named together with the nearest right one.
+name: {name}
+title: {name}
+description: >-
+  Say in two sentences which models are measured, on which text and on which benchmarks.
+
+# The models. kind 'list' measures them here; give each a family: relatives are held out together.
+#   source: hub (id: owner/name), folder (id: a path), package (id: a Python package that ships a model), lab (id)
+models:
+  kind: list
+  entries:
+    - {{name: lab-a, source: lab, id: lab-48x2-0, family: small}}
+    - {{name: lab-b, source: lab, id: lab-48x2-1, family: small}}
+
+# The reference text whose surprisal makes signatures.
+#   kind: files (sources: folders or files), packages (docstrings of installed packages), hub (a dataset)
+corpus:
+  kind: packages
+  sources: [numpy]
+  max_characters: 20000
+  unit: piece          # piece, bytes, chunk or document
+
+# The benchmarks. kind 'files': a score table or a folder of lm-evaluation-harness, and a file of questions.
+#   kind: none measures models on text only.
+benchmarks:
+  kind: none
+  # kind: files
+  # scores: data/my_scores.csv
+  # questions: data/my_questions.jsonl
+
+extraction: {{mode: stream, window: 64, stride: 32}}
+screening: {{ratio: 0.01}}
+overlap: {{groups: family, splits: 20}}
+
+# Which notebooks run, and what to change in their parameters cells.
+notebooks:
+  meet-the-study: {{}}
+  extract-perplexity: {{}}
+  # select-signatures: {{}}      # these three need benchmarks and at least eight models
+  # compare-overlaps: {{}}
+  # adapt-your-benchmark: {{scores_file: data/my_scores.csv, questions_file: data/my_questions.jsonl}}
+"""
+
+
+def write_example(
+    folder: Path | None = None, skill: str = "knowledge-capitals-cloze", seed: int = 7
+) -> list[Path]:
+    """Write the example files: new items for a skill of the laboratory, answered by its whole population.
+
+    The items are drawn with another seed than the study's benchmark of that skill, so the example is a new
+    benchmark whose true place is known.
+    """
+    from helpers import lab
+    from helpers.lab import text
+
+    items = text.questions(seed=seed)
+    items = items[items["benchmark"] == skill]
+    if items.empty:
+        raise StudyError(f"no skill '{skill}'; {nearest(skill, text.questions()['benchmark'].unique())}")
+    table = lab.score_population(lab.load_model, lab.model_names(), items.assign(benchmark="my-benchmark"))
+    folder = folder or EXAMPLES
+    percent = table.assign(score=(100 * table["score"]).round(1))[["model", "score", "n_items"]]
+    rows = [
+        {"question": p, "choices": list(map(str, c)), "answer": int(a)}
+        for p, c, a in zip(items["prompt"], items["choices"], items["answer"], strict=True)
+    ]
+    lines = "".join(json.dumps(r) + "\n" for r in rows)
+    targets = [folder / "my_scores.csv", folder / "my_questions.jsonl"]
+    provenance.write_atomic(targets[0], lambda t: percent.to_csv(t, index=False, lineterminator="\n"))
+    provenance.write_atomic(targets[1], lambda t: t.write_text(lines, encoding="utf-8"))
+    return targets
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m helpers.adapt", description=__doc__.splitlines()[0])
+    parser.add_argument("--scores", default="", help="score table, harness folder or dataset:NAME")
+    parser.add_argument("--questions", default="", help="file of questions, optional")
+    parser.add_argument("--study", default="lab", help="study to place the benchmark in")
+    parser.add_argument("--benchmark", default="", help="which benchmark of the score file")
+    parser.add_argument("--scale", default="auto", choices=["auto", "fraction", "percent", "raw"])
+    parser.add_argument("--lower-is-better", action="store_true")
+    parser.add_argument("--metric", default="", help="metric of a harness folder")
+    parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its file name")
+    parser.add_argument("--alias", action="append", default=[], metavar="YOURS=STUDYS", help="a model's name")
+    parser.add_argument("--check", action="store_true", help="say what is wrong with the files and stop")
+    parser.add_argument("--out", default="", help="folder for the results")
+    parser.add_argument("--new-study", default=None, metavar="NAME", help="scaffold a study file and stop")
+    parser.add_argument("--example", action="store_true", help="write the example files again and stop")
+    options = parser.parse_args(arguments)
+    wrong = [a for a in options.alias if "=" not in a]
+    if wrong:
+        parser.error(f"--alias {wrong[0]}: write YOURS=STUDYS")
+    if options.new_study is None and not options.example and not options.scores:
+        parser.error(
+            "say which scores: make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]"
+        )
+    return options
+
+
+def _parameters(options: argparse.Namespace) -> dict:
+    return {
+        "study_name": options.study,
+        "scores_file": _portable(options.scores),
+        "questions_file": _portable(options.questions),
+        "benchmark": options.benchmark,
+        "scale": options.scale,
+        "lower_is_better": options.lower_is_better,
+        "metric": options.metric,
+        "runs": options.runs,
+        "aliases": dict(a.split("=", 1) for a in options.alias),
+    }
+
+
+def _portable(name: str) -> str:
+    """Return a path as the notebook finds it from any folder: relative to the project inside it, else absolute."""
+    if not name or name.startswith("dataset:"):
+        return name
+    try:
+        path = Path(name).resolve()
+    except (ValueError, OSError):
+        return name
+    if not path.exists() and (paths.ROOT / name).exists():
+        return name
+    return path.relative_to(paths.ROOT).as_posix() if path.is_relative_to(paths.ROOT) else str(path)
+
+
+def check(options: argparse.Namespace):
+    """Read the files, print everything there is to say about them, and return the submission."""
+    from helpers import placement
+
+    study = studies.load(options.study)
+    submission = placement.check_benchmark(
+        placement.source(options.scores),
+        placement.source(options.questions) if options.questions else None,
+        tables=placement.ready(study),
+        benchmark=options.benchmark or None,
+        scale=options.scale,
+        lower_is_better=options.lower_is_better,
+        metric=options.metric or None,
+        runs=options.runs,
+        aliases=dict(a.split("=", 1) for a in options.alias),
+    )
+    for problem in sorted(submission.problems, key=lambda p: not p.serious):
+        print(("WRONG  " if problem.serious else "note   ") + str(problem))
+    wrong = sum(p.serious for p in submission.problems)
+    if wrong:
+        print(f"{wrong} thing(s) must be put right; nothing was computed.")
+    else:
+        asked = 0 if submission.questions is None else len(submission.questions)
+        print(
+            f"'{submission.name}': scores of {len(submission.scores)} models of study '{study.name}', {asked} questions: fit to compare."
+        )
+    return submission
+
+
+def adapt(options: argparse.Namespace) -> Path:
+    """Run the notebook on the files and write the page beside the executed copy; return the page's path."""
+    from helpers import runner
+
+    study = studies.load(options.study)
+    slug = (
+        re.sub(r"[^a-z0-9]+", "-", (options.benchmark or Path(options.scores).stem).lower()).strip("-")
+        or "yours"
+    )
+    folder = Path(options.out).resolve() if options.out else study.results / "adapt" / slug
+    executed = folder / f"{NOTEBOOK}.ipynb"
+    parameters = _parameters(options)
+    runner.execute(paths.NOTEBOOKS / f"{NOTEBOOK}.md", parameters, executed, heading=study.title)
+    notebook = nbformat.read(executed, as_version=4)
+    target = folder / "report.html"
+    text = page(notebook, f"{slug} in study {study.name}", _foot(parameters))
+    provenance.write_atomic(target, lambda t: t.write_text(text, encoding="utf-8"))
+    for cell in notebook.cells:
+        if "verdict" in cell.metadata.get("tags", []):
+            for output in cell.outputs:
+                print(output.get("data", {}).get("text/markdown", "").replace("**", ""))
+    return target
+
+
+def _foot(parameters: dict) -> str:
+    """Return the command that makes this page again, and the versions it was made with."""
+    flags = {"scores_file": "--scores", "questions_file": "--questions", "study_name": "--study"}
+    plain = {"benchmark": "--benchmark", "scale": "--scale", "metric": "--metric", "runs": "--runs"}
+    words = ["python", "-m", "helpers.adapt"]
+    for key, flag in (flags | plain).items():
+        value = parameters[key]
+        shown = value if not Path(str(value)).is_absolute() else Path(value).name
+        words += [flag, str(shown)] if value not in ("", "auto", "newest") else []
+    words += ["--lower-is-better"] if parameters["lower_is_better"] else []
+    words += [w for k, v in parameters["aliases"].items() for w in ("--alias", f"{k}={v}")]
+    versions = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
+    return f"<hr><p>Made by <code>{html.escape(shlex.join(words))}</code> with {html.escape(versions)}.</p>"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (1: something is wrong with the files or the study)."""
+    options = _arguments(arguments)
+    try:
+        if options.new_study is not None:
+            print(
+                f"{paths.label(new_study(options.new_study))} is yours to edit; run it with `make study STUDY={options.new_study}`."
+            )
+            return 0
+        if options.example:
+            print("wrote " + ", ".join(paths.label(p) for p in write_example()))
+            return 0
+        if not check(options).sound:
+            return 1
+        if not options.check:
+            target = adapt(options)
+            print(f"{target}: open it in a browser; the executed notebook lies beside it.")
+    except CompanionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,656 @@
+"""Somebody's own benchmark among the known ones of a study: checked, compared on every axis, judged, planned.
+
+:func:`check_benchmark` reads the files and says everything that is wrong with them at once; :func:`place` compares
+the new benchmark with each known one, on the models that both share; :func:`plan` says by simulation what more
+models or more questions would buy. Scores are (n_benchmarks, n_models), surprisal (n_units, n_models).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from helpers import datasets, inference, overlap, paths, preparation, provenance, questions, scores, semantics
+from helpers.errors import CompanionError, DataError, StaleArtifactError, nearest
+from helpers.problems import Problem, refuse
+from helpers.studies import Study
+
+FEW_MODELS = 20  # below this no interval is narrow enough to say much
+FEW_QUESTIONS = 30
+SHOWN_MODELS = 8  # of the models that the study lacks
+RELIABLE = 0.8
+REDUNDANT = 0.8  # lower bound of the performance overlap with one known benchmark
+ORTHOGONAL = 0.3  # upper bound of every pair beyond the common factor
+AXES = {
+    "performance": "performance",
+    "beyond": "performance beyond the common factor",
+    "signature-crossfit": "signature (cross-fitted)",
+    "semantic": "meaning of the questions",
+}
+_MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>|&[a-z]+;")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A new benchmark whose files were read.
+
+    `scores` and `stderr` are Series over the study's model names (NaN where no standard error is known),
+    `n_items` the number of items or None, `questions` a question table or None, `matching` says how model names
+    were matched, `problems` is everything there is to say about the files.
+    """
+
+    name: str
+    scores: pd.Series
+    stderr: pd.Series
+    n_items: float | None
+    questions: pd.DataFrame | None
+    matching: scores.Matching
+    problems: tuple[Problem, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing serious is wrong."""
+        return not any(p.serious for p in self.problems)
+
+
+def source(name: str) -> Path:
+    """Return the file or folder that a name means.
+
+    ``dataset:NAME`` is a published file of ``data/manifest.yml`` (downloaded if need be), ``dataset:NAME/STEM``
+    the one of its files with that stem; any other name is a path, relative to the present folder or to the project.
+
+    >>> source("data/README.md").name
+    'README.md'
+    """
+    if name.startswith("dataset:"):
+        dataset, _, stem = name.removeprefix("dataset:").partition("/")
+        found = datasets.files(dataset)
+        chosen = [f for p, f in found.items() if not stem or Path(p).stem == stem]
+        if len(chosen) != 1:
+            stems = [Path(p).stem for p in found]
+            raise DataError(f"'{name}' means {len(chosen)} files; {nearest(stem, stems)}")
+        return chosen[0]
+    path = Path(name)
+    try:
+        here = path.is_absolute() or path.exists()
+    except (ValueError, OSError):
+        here = True
+    return path if here else paths.ROOT / name
+
+
+def ready(study: Study) -> overlap.Tables:
+    """Return the tables of a study, preparing it and extracting surprisal where they are missing or stale."""
+    try:
+        return overlap.load(study.results, study.overlap.groups)
+    except StaleArtifactError:
+        preparation.prepare(study)
+    if study.models.kind != "table" and not _sound(study.results / "surprisal.parquet"):
+        from helpers import extraction  # torch is slow to import: only where models must run
+
+        extraction.extract(study)
+    return overlap.load(study.results, study.overlap.groups)
+
+
+def _sound(path: Path) -> bool:
+    return provenance.stale_reason(path) is None
+
+
+def check_benchmark(
+    scores_path: Path | str,
+    questions_path: Path | str | None = None,
+    *,
+    tables: overlap.Tables,
+    benchmark: str | None = None,
+    scale: scores.Scale = "auto",
+    lower_is_better: bool = False,
+    metric: str | None = None,
+    runs: str = "newest",
+    aliases: Mapping[str, str] | None = None,
+) -> Submission:
+    """Read the files of a new benchmark and say everything that is wrong with them.
+
+    Parameters
+    ----------
+    scores_path, questions_path
+        See ``scores.read`` and ``questions.read``; questions are optional.
+    tables
+        The study's tables, see :func:`ready`.
+    benchmark
+        Which benchmark of the file is meant, when it holds several; its name otherwise.
+    scale, lower_is_better, metric, runs
+        As in ``scores.read``; `lower_is_better` turns the scores round.
+    aliases
+        Your model name -> the study's, for names that no rule can match.
+
+    Returns
+    -------
+    Submission, whose `problems` list all there is to say; call ``refuse(submission.problems)`` to insist.
+    """
+    problems: list[Problem] = []
+    shown = _label(scores_path)
+    table = _read_scores(scores_path, benchmark, scale, metric, runs, problems)
+    name, table = _chosen(table, benchmark, shown, problems)
+    if lower_is_better and len(table):
+        unit = table["score"].between(0, 1).all()
+        table = table.assign(score=1 - table["score"] if unit else -table["score"])
+    known = list(tables.all_scores.columns)
+    renamed = _aliases(table, aliases or {}, known, shown, problems)
+    matching = scores.match_models(renamed["model"], known)
+    values = _matched(renamed, matching, known, shown, problems)
+    asked = _read_questions(questions_path, name, problems) if questions_path else None
+    count = float(values["n_items"].max()) if values["n_items"].notna().any() else None
+    if count is None and asked is not None and len(asked):
+        count = float(len(asked))
+        problems.append(
+            Problem(shown, None, "n_items", f"not given; the {len(asked)} questions are taken as its items",
+                    "add a column n_items if the scores are over other items", serious=False)
+        )  # fmt: skip
+    error = values["stderr"]
+    if count and error.isna().all() and values["score"].between(0, 1).all():
+        error = np.sqrt(values["score"] * (1 - values["score"]) / count)
+    _check_values(values["score"], tables, name, shown, problems)
+    return Submission(name, values["score"], error, count, asked, matching, tuple(problems))
+
+
+def _label(path: Path | str) -> str:
+    try:
+        return paths.label(path)
+    except (ValueError, OSError):
+        return repr(str(path))
+
+
+def _read_scores(path, benchmark, scale, metric, runs, problems: list[Problem]) -> pd.DataFrame:
+    # every benchmark of the file is read; troubles of those that are not meant do not matter
+    found: list[Problem] = []
+    table = scores.read(path, scale=scale, metric=metric, runs=runs, problems=found)
+    names = set(table["benchmark"])
+    others = names - {benchmark} if benchmark in names else set()
+    problems += [p for p in found if p.column not in others]
+    return table
+
+
+def _chosen(
+    table: pd.DataFrame, benchmark: str | None, shown: str, problems: list[Problem]
+) -> tuple[str, pd.DataFrame]:
+    names = list(table["benchmark"].unique())
+    if benchmark in names:
+        return str(benchmark), table[table["benchmark"] == benchmark]
+    if len(names) == 1:
+        return str(benchmark or names[0]), table
+    if benchmark and names:
+        told = f"no benchmark '{benchmark}'; {nearest(benchmark, names)}"
+        problems.append(Problem(shown, None, None, told, "correct the name"))
+    elif len(names) > 1:
+        listed = ", ".join(f"'{n}'" for n in names[:8]) + (" ..." if len(names) > 8 else "")
+        told = f"{len(names)} benchmarks in the file ({listed})"
+        problems.append(Problem(shown, None, None, told, "say which one is yours: --benchmark NAME"))
+    return str(benchmark or "yours"), table.iloc[:0]
+
+
+def _aliases(
+    table: pd.DataFrame, aliases: Mapping[str, str], known: list[str], shown: str, problems: list[Problem]
+) -> pd.DataFrame:
+    for given, target in aliases.items():
+        if target not in known:
+            told = f"alias '{given}' points at '{target}', which the study lacks; {nearest(target, known)}"
+            problems.append(Problem(shown, None, "model", told, "correct the alias"))
+        if given not in set(table["model"]):
+            told = f"alias '{given}' is no model of the file"
+            problems.append(Problem(shown, None, "model", told, "correct or remove the alias", serious=False))
+    return table.assign(model=table["model"].map(lambda m: aliases.get(m, m)))
+
+
+def _matched(
+    table: pd.DataFrame, matching: scores.Matching, known: list[str], shown: str, problems: list[Problem]
+) -> pd.DataFrame:
+    """Return score, stderr and n_items over the study's models, and tell how names were matched."""
+    doubtful = sorted(matching.unmatched, key=lambda g: (not matching.unmatched[g], g))
+    for given in doubtful[:SHOWN_MODELS]:
+        near = matching.unmatched[given]
+        told = f"model '{given}' is not in the study" + (f"; nearest: {_listed(near)}" if near else "")
+        problems.append(
+            Problem(
+                shown,
+                None,
+                "model",
+                told,
+                "left out; correct the name or give an alias, if it is meant",
+                False,
+            )
+        )
+    if len(doubtful) > SHOWN_MODELS:
+        told = f"{len(doubtful) - SHOWN_MODELS} more models are not in the study"
+        problems.append(Problem(shown, None, "model", told, "left out", serious=False))
+    rule = matching.matched[matching.matched["how"] != "exact"]
+    for given, target, how in rule.itertuples(index=False):
+        told = f"'{given}' was matched to '{target}' by its {how if how == 'base name' else 'normal form'}"
+        problems.append(Problem(shown, None, "model", told, "nothing, if that is the model", serious=False))
+    for target, group in matching.matched.groupby("known"):
+        if len(group) > 1:
+            told = f"{_listed(group['given'])} all mean '{target}'"
+            problems.append(Problem(shown, None, "model", told, "keep one row per model"))
+    names = matching.matched.drop_duplicates("known").set_index("given")["known"]
+    kept = table[table["model"].isin(names.index)]
+    kept = kept.assign(model=kept["model"].map(names)).set_index("model")
+    order = [m for m in known if m in kept.index]
+    return kept.loc[order, ["score", "stderr", "n_items"]].apply(pd.to_numeric)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(f"'{n}'" for n in names)
+
+
+def _check_values(
+    values: pd.Series, tables: overlap.Tables, name: str, shown: str, problems: list[Problem]
+) -> None:
+    if any(p.serious for p in problems) and values.empty:
+        return
+    if len(values) < inference.MIN_MODELS:
+        told = f"{len(values)} models are shared with the study, at least {inference.MIN_MODELS} are needed"
+        problems.append(Problem(shown, None, "model", told, "score more of the study's models"))
+        return
+    if values.nunique() == 1:
+        problems.append(
+            Problem(shown, None, name, f"every model scores {values.iloc[0]:g}", "nothing can be compared")
+        )
+        return
+    if values.nunique() < 3:
+        told = f"only {values.nunique()} different scores among {len(values)} models"
+        problems.append(Problem(shown, None, name, told, "give scores with more decimals or more items"))
+        return
+    tied = 1 - values.nunique() / len(values)
+    if tied > 0.5:
+        told = f"{tied:.0%} of the scores are tied"
+        problems.append(
+            Problem(shown, None, name, told, "give more decimals if you have them", serious=False)
+        )
+    reference = tables.all_scores[values.index]
+    common = _common_factor(reference)
+    rho = values.corr(common, method="spearman")
+    if rho < -0.5:
+        told = (
+            f"scores fall where the study's rise (Spearman {rho:.2f} with the mean of the known benchmarks)"
+        )
+        problems.append(
+            Problem(shown, None, name, told, "if lower is better, say --lower-is-better", serious=False)
+        )
+    for other, row in reference.iterrows():
+        both = row.notna()
+        if both.sum() >= inference.MIN_MODELS and np.allclose(row[both], values[both], atol=5e-4):
+            told = f"the scores are those of '{other}'"
+            problems.append(Problem(shown, None, name, told, "nothing, if that is meant", serious=False))
+
+
+def _common_factor(frame: pd.DataFrame) -> pd.Series:
+    """Return each model's mean standardised rank over the benchmarks that it sat."""
+    ranks = frame.rank(axis=1)
+    z = ranks.sub(ranks.mean(axis=1), axis=0).div(ranks.std(axis=1), axis=0)
+    return z.mean(axis=0)
+
+
+def _read_questions(path: Path | str, name: str, problems: list[Problem]) -> pd.DataFrame | None:
+    shown = _label(path)
+    try:
+        table = questions.read(path, name, problems=problems)
+    except (ValueError, OSError) as error:
+        problems.append(Problem(shown, None, None, f"cannot be read ({error})", "check the path"))
+        return None
+    if 0 < len(table) < FEW_QUESTIONS:
+        told = f"{len(table)} questions"
+        problems.append(
+            Problem(
+                shown,
+                None,
+                None,
+                told,
+                f"at least {FEW_QUESTIONS} make the semantic axis steady",
+                serious=False,
+            )
+        )
+    marked = table["text"].str.contains(_MARKUP)
+    if marked.any():
+        told = (
+            f"{marked.sum()} question(s) carry markup (first: '{table.loc[marked, 'question_id'].iloc[0]}')"
+        )
+        problems.append(
+            Problem(
+                shown,
+                None,
+                None,
+                told,
+                "remove it unless models saw it too; it is shown as text",
+                serious=False,
+            )
+        )
+    long = questions.words(table["text"]) > 2000
+    if long.any():
+        told = f"{long.sum()} question(s) of more than 2000 words"
+        problems.append(Problem(shown, None, None, told, "encoders read only the beginning", serious=False))
+    if len(table) and table["answer"].eq(table["answer"].iloc[0]).all() and len(table) > 5:
+        told = f"every answer is '{str(table['answer'].iloc[0])[:30]}'"
+        problems.append(Problem(shown, None, "answer", told, "check the answers", serious=False))
+    return table if len(table) else None
+
+
+# --- comparison -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a new benchmark lies.
+
+    `pairs` has one row an axis and known benchmark (``axis``, ``benchmark``, ``value``, ``low``, ``high``), most
+    alike first; `matrices` the square frames (value, low, high) of each axis with the new benchmark in them;
+    `reliability` the new benchmark's by axis; `flags` what to think of it, with the evidence; `missing` axes and
+    benchmarks that could not be compared, with the reason; `units` the reference text that goes most with its
+    scores; `models` the models used.
+    """
+
+    name: str
+    pairs: pd.DataFrame
+    matrices: dict[str, tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]]
+    reliability: pd.DataFrame
+    flags: pd.DataFrame
+    missing: dict[str, str]
+    units: pd.DataFrame
+    models: list[str]
+    settings: dict = field(default_factory=dict)
+
+
+def place(
+    study: Study,
+    submission: Submission,
+    tables: overlap.Tables,
+    *,
+    bootstraps: int = 500,
+    splits: int = 10,
+    seed: int = 0,
+) -> Placement:
+    """Compare a checked benchmark with every known one of a study, on the models that both share.
+
+    Performance and signature intervals resample models by whole lineages; the semantic interval resamples
+    questions. Raises DataError when something serious is wrong with the submission.
+    """
+    refuse(submission.problems)
+    name = submission.name
+    models = list(submission.scores.index)
+    missing: dict[str, str] = {}
+    both = tables.all_scores[models]
+    enough = both.notna().sum(axis=1) >= inference.MIN_MODELS
+    varied = both.nunique(axis=1) >= 2
+    for b in both.index[~(enough & varied)]:
+        reason = (
+            "too few shared models have a score" if not enough[b] else "the shared models all score alike"
+        )
+        missing[f"performance: {b}"] = reason
+    own = f"{name} (yours)" if name in both.index else name
+    rows = pd.concat([submission.scores.to_frame(own).T, both[enough & varied]])
+    groups = tables.all_groups[models]
+    matrices = {"performance": _performance(rows, groups, None, bootstraps, seed)}
+    factor = _common_factor(both[enough & varied])
+    try:
+        matrices["beyond"] = _performance(rows, groups, factor, bootstraps, seed)
+    except DataError as error:
+        missing["beyond"] = str(error)
+    crossfit = _signature(own, submission, tables, splits, bootstraps, seed, missing)
+    units = pd.DataFrame(columns=["unit_id", "rho"])
+    if crossfit is not None:
+        matrices["signature-crossfit"] = (crossfit.overlap, crossfit.low, crossfit.high)
+        units = _telling_units(submission, tables)
+    meaning = _semantic(own, study, submission, tables, seed, missing)
+    if meaning is not None:
+        matrices["semantic"] = (meaning.matrix, meaning.low, meaning.high)
+    pairs = pd.concat([_pairs(axis, own, *frames) for axis, frames in matrices.items()], ignore_index=True)
+    reliability = _reliability(own, submission, crossfit, meaning)
+    flags = _flags(own, submission, tables, models, pairs, reliability, factor)
+    settings = {"bootstraps": bootstraps, "splits": splits, "seed": seed, "lineages": int(groups.nunique())}
+    return Placement(own, pairs, matrices, reliability, flags, missing, units, models, settings)
+
+
+def _performance(rows, groups, covariate, bootstraps, seed):
+    known = None if covariate is None else covariate.to_numpy()
+    value = overlap.performance(rows, covariate=known, undefined="nan")
+    low, high = inference.bootstrap_models(
+        rows, groups.to_numpy(), covariate=known, bootstraps=bootstraps, seed=seed
+    )
+    return value, low, high
+
+
+def _signature(own, submission, tables, splits, bootstraps, seed, missing) -> overlap.Crossfit | None:
+    shared = [m for m in submission.scores.index if m in tables.surprisal.columns]
+    if len(shared) < inference.MIN_MODELS:
+        missing["signature-crossfit"] = (
+            f"{len(shared)} shared models have surprisal, {inference.MIN_MODELS} are needed"
+        )
+        return None
+    known = tables.scores[shared]
+    fit = (known.notna().sum(axis=1) >= inference.MIN_MODELS) & (known.nunique(axis=1) >= 2)
+    rows = pd.concat([submission.scores[shared].to_frame(own).T, known[fit]])
+    exclude = np.column_stack([np.zeros(len(tables.units), dtype=bool), tables.exclude[:, fit.to_numpy()]])
+    try:
+        return overlap.crossfit(
+            tables.surprisal[shared], rows, tables.groups[shared].to_numpy(),
+            splits=splits, bootstraps=bootstraps, seed=seed, exclude=exclude,
+        )  # fmt: skip
+    except DataError as error:
+        missing["signature-crossfit"] = str(error)
+        return None
+
+
+def _telling_units(submission: Submission, tables: overlap.Tables, count: int = 20) -> pd.DataFrame:
+    """Return the units whose surprisal goes most with the scores, each way; a description, not a test."""
+    shared = [m for m in submission.scores.index if m in tables.surprisal.columns]
+    values = tables.surprisal[shared].to_numpy(dtype=float)
+    score = stats.rankdata(submission.scores[shared])
+    ranks = stats.rankdata(values, axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    score = score - score.mean()
+    with np.errstate(invalid="ignore"):
+        rho = ranks @ score / np.sqrt((ranks**2).sum(axis=1) * (score**2).sum())
+    frame = pd.DataFrame({"unit_id": tables.surprisal.index, "rho": rho})
+    frame = frame.join(tables.units[["doc_id", "source"]], on="unit_id").dropna(subset="rho")
+    frame = frame.sort_values("rho", kind="stable")
+    return pd.concat([frame.head(count), frame.tail(count)]).drop_duplicates("unit_id").reset_index(drop=True)
+
+
+def _semantic(own, study, submission, tables, seed, missing):
+    if submission.questions is None:
+        missing["semantic"] = "no questions were given"
+        return None
+    path = study.results / "questions.parquet"
+    if not path.exists():
+        missing["semantic"] = "the study has no question texts"
+        return None
+    known = provenance.read_table(path)
+    known = known[known["benchmark"].isin(tables.all_scores.index)]
+    if known.empty:
+        missing["semantic"] = "no usable benchmark of the study has question texts"
+        return None
+    mine = submission.questions.assign(benchmark=own)
+    try:
+        result = semantics.compare(
+            pd.concat([mine, known[mine.columns]], ignore_index=True), study.semantics.encoder,
+            n_questions=study.semantics.questions, seed=seed, cache=paths.CACHE / "embeddings",
+        )  # fmt: skip
+    except CompanionError as error:
+        missing["semantic"] = str(error)
+        return None
+    for row in result.excluded.itertuples():
+        missing[f"semantic: {row.benchmark}"] = row.reason
+    if own not in result.matrix.index:
+        return None
+    return result
+
+
+def _pairs(axis, own, value, low, high) -> pd.DataFrame:
+    others = [b for b in value.index if b != own]
+    frame = pd.DataFrame({
+        "axis": axis, "benchmark": others, "value": value.loc[own, others].to_numpy(float),
+        "low": low.loc[own, others].to_numpy(float), "high": high.loc[own, others].to_numpy(float),
+    })  # fmt: skip
+    return frame.sort_values("value", ascending=False, kind="stable", ignore_index=True)
+
+
+def _reliability(own, submission, crossfit, meaning) -> pd.DataFrame:
+    known = submission.stderr.notna().any()
+    value = (
+        inference.score_reliability(submission.scores.to_frame().T, submission.stderr.to_frame().T)[0]
+        if known
+        else np.nan
+    )
+    rows = [
+        {
+            "axis": "performance",
+            "reliability": value,
+            "what": "share of the score differences that is not item sampling",
+        }
+    ]
+    if crossfit is not None:
+        rows.append({"axis": "signature-crossfit", "what": "agreement of signatures selected on different models"}
+                    | crossfit.reliability.loc[own].to_dict())  # fmt: skip
+    if meaning is not None:
+        row = (
+            meaning.reliability.set_index("benchmark")
+            if "benchmark" in meaning.reliability
+            else meaning.reliability
+        )
+        rows.append(
+            {"axis": "semantic", "what": "agreement of halves of its questions"} | row.loc[own].to_dict()
+        )
+    frame = pd.DataFrame(rows)
+    for column in ("low", "high"):
+        frame[column] = frame[column] if column in frame else np.nan
+    return frame[["axis", "reliability", "low", "high", "what"]]
+
+
+def _flags(own, submission, tables, models, pairs, reliability, factor) -> pd.DataFrame:
+    """Return one row a flag: raised (True, False, or None where it cannot be judged) and the evidence."""
+    by = {a: g.set_index("benchmark") for a, g in pairs.groupby("axis")}
+    direct, beyond = by["performance"], by.get("beyond")
+    lineages = tables.all_groups[models].nunique()
+    rows = [("too few models", len(models) < FEW_MODELS,
+             f"{len(models)} shared models of {lineages} lineages; below {FEW_MODELS} no interval says much")]  # fmt: skip
+    quality = reliability.set_index("axis")["reliability"].get("performance", np.nan)
+    rows.append(("too noisy", None if np.isnan(quality) else bool(quality < RELIABLE),
+                 "no item count or standard error was given" if np.isnan(quality)
+                 else f"{quality:.0%} of the differences between models are more than item sampling; {RELIABLE:.0%} are asked"))  # fmt: skip
+    near = direct["value"].idxmax()
+    top = direct.loc[near]
+    extra = beyond.loc[near] if beyond is not None and near in beyond.index else None
+    same = bool(top["low"] >= REDUNDANT and extra is not None and extra["low"] > 0)
+    told = f"nearest is {near}: {_interval(top)}"
+    told += "" if extra is None else f", beyond the common factor {_interval(extra)}"
+    rows.append(("redundant", same, told))
+    if beyond is None or beyond["high"].isna().all():
+        rows.append(("orthogonal", None, "overlap beyond the common factor could not be computed"))
+    else:
+        highest = beyond["high"].idxmax()
+        rows.append(("orthogonal", bool(beyond["high"].max() < ORTHOGONAL),
+                     f"beyond the common factor its largest upper bound is {beyond['high'].max():.2f} ({highest}); {ORTHOGONAL} is the limit"))  # fmt: skip
+    loading = submission.scores.corr(factor, method="spearman")
+    if beyond is None:
+        rows.append(("scale-driven", None, "overlap beyond the common factor could not be computed"))
+    else:
+        raw, left = direct["value"].median(), beyond["value"].median()
+        rows.append(("scale-driven", bool(raw > ORTHOGONAL and left < raw / 2),
+                     f"Spearman {loading:.2f} with the common factor of the known benchmarks; median overlap {raw:.2f}, beyond the factor {left:.2f}"))  # fmt: skip
+    rows.append(("format-driven", *_format(submission, tables, beyond)))
+    return pd.DataFrame(rows, columns=["flag", "raised", "evidence"])
+
+
+def _format(submission, tables, beyond) -> tuple[bool | None, str]:
+    if submission.questions is None or beyond is None:
+        return None, "the format is not known without questions"
+    form = submission.questions["format"].mode().iloc[0]
+    formats = tables.benchmarks["format"].reindex(beyond.index)
+    same, other = beyond.loc[formats == form, "value"].dropna(), beyond.loc[formats != form, "value"].dropna()
+    if min(len(same), len(other)) < 4:
+        return None, f"fewer than four known benchmarks in format '{form}' or in others"
+    p = stats.mannwhitneyu(same, other, alternative="greater").pvalue
+    told = f"beyond the common factor it goes with '{form}' benchmarks at {same.mean():.2f} on average, with others at {other.mean():.2f} (p = {p:.2g}, pairs not independent)"
+    return bool(p < 0.01 and same.mean() - other.mean() > 0.1), told
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def verdict(placement: Placement) -> str:
+    """Return one paragraph a person can read first; every number in it comes from the placement."""
+    flags = placement.flags.set_index("flag")
+    raised = [f for f in flags.index if flags.loc[f, "raised"] is True or flags.loc[f, "raised"] == True]  # noqa: E712
+    near = placement.pairs[placement.pairs["axis"] == "performance"].iloc[0]
+    say = f"On {len(placement.models)} shared models, {placement.name} ranks models most like **{near['benchmark']}** ({_interval(near)})."
+    if "too few models" in raised:
+        say += " With so few models this is a first impression, not a finding."
+    if "redundant" in raised:
+        say += f" It is **redundant** with it: {flags.loc['redundant', 'evidence']}."
+    elif "orthogonal" in raised:
+        say += " Beyond what all benchmarks share it goes with none of them: **orthogonal**."
+    else:
+        say += " It is neither clearly redundant nor clearly orthogonal."
+    if "scale-driven" in raised:
+        say += f" Most of its overlap is the common factor ({flags.loc['scale-driven', 'evidence']})."
+    if "too noisy" in raised:
+        say += f" Its scores are noisy: {flags.loc['too noisy', 'evidence']}."
+    if "format-driven" in raised:
+        say += f" Its format may matter: {flags.loc['format-driven', 'evidence']}."
+    return say
+
+
+def plan(
+    placement: Placement,
+    submission: Submission,
+    *,
+    target: float = 0.1,
+    draws: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Say by simulation how wide the interval of the nearest pair would be with more models or more items.
+
+    Two latent skills with the disattenuated correlation of the observed pair are drawn for `n_models` models, item
+    noise is added by the reliability that `items` times as many items would give (Spearman-Brown), and the half
+    width of the middle 95 % of the Spearman correlations is taken. It is scaled so that today's numbers reproduce
+    today's bootstrap interval: models of one lineage count for less than independent ones.
+
+    Returns one row a combination: ``n_models``, ``items`` (multiple of today's), ``half_width``, ``settles``
+    (half width at most `target`).
+    """
+    near = placement.pairs[placement.pairs["axis"] == "performance"].iloc[0]
+    quality = placement.reliability.set_index("axis")["reliability"].get("performance", np.nan)
+    known = np.isfinite(quality) and quality > 0
+    observed = float(np.clip(near["value"], -0.99, 0.99))
+    latent = float(np.clip(observed / np.sqrt(quality), -0.99, 0.99)) if known else observed
+    rng = np.random.default_rng(seed)
+    today = len(placement.models)
+    now = (near["high"] - near["low"]) / 2
+
+    def half_width(n_models: int, items: float) -> float:
+        r = latent * np.sqrt(items * quality / (1 + (items - 1) * quality)) if known else observed
+        x = rng.normal(size=(draws, n_models))
+        y = r * x + np.sqrt(1 - r**2) * rng.normal(size=(draws, n_models))
+        a, b = (stats.rankdata(v, axis=1) for v in (x, y))
+        a, b = (v - (n_models + 1) / 2 for v in (a, b))
+        rho = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+        return float(np.ptp(np.quantile(rho, [0.025, 0.975])) / 2)
+
+    scale = now / half_width(today, 1) if np.isfinite(now) and now > 0 else 1.0
+    rows = []
+    for factor in (1, 1.5, 2, 3, 5):
+        for items in (1, 2, 4) if known else (1,):
+            width = min(scale * half_width(round(today * factor), items), 1.0)
+            rows.append(
+                {
+                    "n_models": round(today * factor),
+                    "items": items,
+                    "half_width": width,
+                    "settles": width <= target,
+                }
+            )
+    return pd.DataFrame(rows)
