@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import http.server
+import itertools
 import os
 import re
 import shutil
@@ -50,10 +51,11 @@ def chromium():
     missing("no browser: install chromium, or set CHROMIUM to a browser of its family")
 
 
-def in_browser(site, visit, **context):
-    """Serve `site` on this machine, open a browser and return what ``await visit(context, address)`` returns.
+def in_browser(site, visit):
+    """Serve `site` on this machine, open a browser and return what ``await visit(look, address)`` returns.
 
-    Requests to any other host are refused, so that a page that makes one fails as it would offline.
+    ``await look(**options)`` gives a fresh browser context in which requests to any other host are refused, so
+    that a page that makes one fails as it would offline.
     """
     async_api = pytest.importorskip("playwright.async_api", reason="playwright is in the extra `test`")
     executable = chromium()
@@ -69,10 +71,15 @@ def in_browser(site, visit, **context):
     async def go():
         async with async_api.async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+
+            async def look(**options):
+                context = await browser.new_context(**options)
+                context.set_default_timeout(60_000)
+                await context.route(lambda url: not url.startswith(address), lambda route: route.abort())
+                return context
+
             try:
-                page = await browser.new_context(**context)
-                await page.route(lambda url: not url.startswith(address), lambda route: route.abort())
-                return await visit(page, address)
+                return await visit(look, address)
             finally:
                 await browser.close()
 
@@ -126,120 +133,114 @@ def gallery(tmp_path_factory):
     return site
 
 
-async def drawn(context, address):
-    """Open the gallery, draw everything, and return (page, complaints)."""
-    page = await context.new_page()
-    complaints = []
-    page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda e: complaints.append(str(e)))
-    await page.goto(address)
-    await page.evaluate("companion.drawAll()")
-    return page, complaints
+STATIC = """() => [...document.querySelectorAll('.companion-figure')].map(f => [
+    f.querySelector('.companion-static')?.checkVisibility(), f.querySelector('.companion-plot')?.checkVisibility()])"""
+LABELS = """() => [...document.querySelectorAll('#fig-map .ytick text')].map(t => {
+    const box = t.getBoundingClientRect(); return [box.top, box.bottom]})"""
+PLOTS = """() => [...document.querySelectorAll('.companion-plot')].map(plot => ({
+    id: plot.id, svg: plot.querySelectorAll('svg.main-svg').length, high: plot.offsetHeight,
+    wide: plot.querySelector('svg.main-svg')?.getBoundingClientRect().width,
+    labels: plot.querySelectorAll('.xtick text, .ytick text').length,
+    still: getComputedStyle(plot.parentElement.querySelector('.companion-static')).display}))"""
+TEXT = "getComputedStyle(document.querySelector('#fig-line .xtick text')).fill"
+COLUMN = "[...document.querySelectorAll('#fig-table tbody tr')].map(r => r.cells[3].textContent)"
+OVER = "document.documentElement.scrollWidth - window.innerWidth"
 
 
-def test_every_figure_is_drawn_and_fits_a_phone_and_a_desk(gallery):
-    async def visit(context, address):
-        page, complaints = await drawn(context, address)
-        found = {}
-        for width in (1280, 375, 1280):
-            await page.set_viewport_size({"width": width, "height": 800})
-            await page.wait_for_timeout(400)  # a redraw follows a change between phone and desk
-            await page.evaluate("companion.drawAll()")
-            found.setdefault(width, []).append(
-                await page.evaluate("""() => [...document.querySelectorAll('.companion-plot')].map(plot => ({
-                    id: plot.id, svg: plot.querySelectorAll('svg.main-svg').length, high: plot.offsetHeight,
-                    wide: plot.querySelector('svg.main-svg')?.getBoundingClientRect().width,
-                    inner: plot.querySelector('.plot, .cartesianlayer .bglayer, .gridlayer')?.getBoundingClientRect().width,
-                    labels: plot.querySelectorAll('.xtick text, .ytick text').length,
-                    still: getComputedStyle(plot.parentElement.querySelector('.companion-static')).display}))""")
+@pytest.fixture(scope="module")
+def seen(gallery):
+    """What a reader meets in the gallery: at a desk, on a phone, on paper, without scripts, without plotly."""
+
+    async def visit(look, address):
+        found = {"complaints": []}
+
+        async def opened(**options):
+            page = await (await look(**options)).new_page()
+            page.on(
+                "console",
+                lambda m: found["complaints"].append(m.text) if m.type in ("error", "warning") else None,
             )
-            over = await page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-            assert over <= 0, f"{over} pixels too wide at {width}"
-        assert not complaints
-        return found
+            page.on("pageerror", lambda e: found["complaints"].append(str(e)))
+            await page.goto(address)
+            await page.evaluate("window.companion && companion.drawAll()")
+            return page
 
-    for width, rounds in in_browser(gallery, visit).items():
-        for plots in rounds:
-            assert len(plots) == 7
-            for plot in plots:
-                assert plot["svg"] and plot["high"] >= 200 and plot["still"] == "none", plot
-                assert 0.8 * (width - 60) <= plot["wide"] <= width, plot
-                assert plot["labels"] >= 4, plot
-    assert rounds[0] == rounds[-1]
-
-
-def test_phone_shows_fewer_labels_of_a_large_map(gallery):
-    async def visit(context, address):
-        page, _ = await drawn(context, address)
-        return await page.evaluate("""() => [...document.querySelectorAll('#fig-map .ytick text')].map(t => {
-            const box = t.getBoundingClientRect(); return [box.top, box.bottom]})""")
-
-    desk = in_browser(gallery, visit, viewport={"width": 1280, "height": 800})
-    phone = in_browser(gallery, visit, viewport={"width": 375, "height": 800}, has_touch=True, is_mobile=True)
-    assert 12 <= len(phone) < len(desk) == 48
-    for labels in (desk, phone):
-        assert all(b[0] >= a[1] - 3 for a, b in zip(sorted(labels), sorted(labels)[1:])), "labels overlap"
-
-
-def test_hostile_text_is_shown_and_never_run(gallery):
-    async def visit(context, address):
-        page, complaints = await drawn(context, address)
-        await page.wait_for_timeout(200)
-        assert not complaints
-        assert await page.title() == "gallery"
-        assert await page.locator("#fig-hostile img:not(.companion-static), #fig-hostile b").count() == 0
-        return await page.evaluate(
+        page = await opened(viewport={"width": 1280, "height": 800})
+        found["desk"] = {"plots": await page.evaluate(PLOTS), "labels": await page.evaluate(LABELS)}
+        found["desk"]["over"] = await page.evaluate(OVER)
+        found["title"] = await page.title()
+        found["elements"] = await page.locator(
+            "#fig-hostile img:not(.companion-static), #fig-hostile b"
+        ).count()
+        found["hostile"] = await page.evaluate(
             "[...document.querySelectorAll('#fig-hostile .ytick text')].map(t => t.textContent)"
         )
-
-    first, second = in_browser(gallery, visit, viewport={"width": 1280, "height": 800})
-    assert (first[:12], second) == (HOSTILE[:12], "plain") and first.endswith(HOSTILE[-6:])
-
-
-def test_print_and_no_script_show_the_static_picture(gallery):
-    look = """() => [...document.querySelectorAll('.companion-figure')].map(f => [
-        f.querySelector('.companion-static')?.checkVisibility(), f.querySelector('.companion-plot')?.checkVisibility()])"""
-
-    async def printed(context, address):
-        page, _ = await drawn(context, address)
-        await page.emulate_media(media="print")
-        return await page.evaluate(look)
-
-    async def plain(context, address):
-        page = await context.new_page()
-        await page.goto(address)
-        return await page.evaluate(look)
-
-    for found in (in_browser(gallery, printed), in_browser(gallery, plain, java_script_enabled=False)):
-        assert found == [[True, False]] * 7 + [[None, None]]
-
-
-def test_text_of_plots_follows_the_theme(gallery):
-    async def visit(context, address):
-        page, _ = await drawn(context, address)
-        fill = "getComputedStyle(document.querySelector('#fig-line .xtick text')).fill"
-        before = await page.evaluate(fill)
-        await page.evaluate(
-            "document.documentElement.style.setProperty('--pst-color-text-base', 'rgb(250, 251, 252)')"
-        )
-        return before, await page.evaluate(fill)
-
-    assert in_browser(gallery, visit) == ("rgb(1, 2, 3)", "rgb(250, 251, 252)")
-
-
-def test_tables_sort_by_keyboard_with_missing_values_last(gallery):
-    async def visit(context, address):
-        page, _ = await drawn(context, address)
-        column = "[...document.querySelectorAll('#fig-table tbody tr')].map(r => r.cells[3].textContent)"
-        states = []
+        found["sorted"] = []
         for _ in range(2):
             await page.locator("#fig-table thead button").nth(3).focus()
             await page.keyboard.press("Enter")
             state = await page.locator("#fig-table thead th").nth(3).get_attribute("aria-sort")
-            states.append((state, await page.evaluate(column)))
-        return states
+            found["sorted"].append((state, await page.evaluate(COLUMN)))
+        await page.set_viewport_size({"width": 375, "height": 800})
+        await page.wait_for_function("document.querySelectorAll('#fig-map .ytick text').length < 40")
+        found["shrunk"] = {"plots": await page.evaluate(PLOTS), "over": await page.evaluate(OVER)}
+        await page.set_viewport_size({"width": 1280, "height": 800})
+        await page.wait_for_function("document.querySelectorAll('#fig-map .ytick text').length >= 40")
+        found["again"] = await page.evaluate(PLOTS)
+        before = await page.evaluate(TEXT)
+        await page.evaluate(
+            "document.documentElement.style.setProperty('--pst-color-text-base', 'rgb(250, 251, 252)')"
+        )
+        found["colours"] = before, await page.evaluate(TEXT)
+        await page.emulate_media(media="print")
+        found["print"] = await page.evaluate(STATIC)
 
-    (up, rising), (down, falling) = in_browser(gallery, visit)
+        page = await opened(viewport={"width": 375, "height": 800}, has_touch=True, is_mobile=True)
+        found["phone"] = {"plots": await page.evaluate(PLOTS), "labels": await page.evaluate(LABELS)}
+        found["phone"]["over"] = await page.evaluate(OVER)
+        page = await opened(java_script_enabled=False)
+        found["plain"] = await page.evaluate(STATIC)
+        return found
+
+    return in_browser(gallery, visit)
+
+
+def test_every_figure_is_drawn_and_fits_a_phone_and_a_desk(seen):
+    assert not seen["complaints"]
+    for place, width in (("desk", 1280), ("phone", 375), ("shrunk", 375)):
+        assert seen[place]["over"] <= 0, place
+        assert len(seen[place]["plots"]) == 7
+        for plot in seen[place]["plots"]:
+            assert plot["svg"] and plot["high"] >= 200 and plot["still"] == "none", (place, plot)
+            assert 0.8 * (width - 60) <= plot["wide"] <= width, (place, plot)
+            assert plot["labels"] >= 4, (place, plot)
+    assert seen["desk"]["plots"] == seen["again"], "a redraw does not restore the plot"
+
+
+def test_labels_of_a_large_map_never_overlap(seen):
+    assert 12 <= len(seen["phone"]["labels"]) < len(seen["desk"]["labels"]) == 48
+    for place in ("desk", "phone"):
+        labels = sorted(seen[place]["labels"])
+        assert all(b[0] >= a[1] - 3 for a, b in itertools.pairwise(labels)), place
+
+
+def test_hostile_text_is_shown_and_never_run(seen):
+    assert seen["title"] == "gallery" and seen["elements"] == 0
+    first, second = seen["hostile"]
+    assert first[:12] == HOSTILE[:12] and first.endswith(HOSTILE[-6:]) and second == "plain"
+
+
+@pytest.mark.parametrize("way", ["print", "plain"])
+def test_paper_and_no_script_show_the_static_picture(seen, way):
+    assert seen[way] == [[True, False]] * 7 + [[None, None]]
+
+
+def test_text_of_plots_follows_the_theme(seen):
+    assert seen["colours"] == ("rgb(1, 2, 3)", "rgb(250, 251, 252)")
+
+
+def test_tables_sort_by_keyboard_with_missing_values_last(seen):
+    (up, rising), (down, falling) = seen["sorted"]
     assert (up, down) == ("ascending", "descending")
     assert rising[-1] == falling[-1] == "–"
     numbers = [float(v) for v in rising[:-1]]
@@ -251,15 +252,15 @@ def test_a_missing_library_leaves_the_pictures(gallery, tmp_path):
     site = tmp_path / "site"
     shutil.copytree(gallery, site, ignore=shutil.ignore_patterns("vendor"))
 
-    async def visit(context, address):
-        page = await context.new_page()
+    async def visit(look, address):
+        page = await (await look()).new_page()
         await page.goto(address)
         await page.evaluate("companion.drawAll()")
         return await page.evaluate(
-            "[...document.querySelectorAll('.companion-static')].every(i => i.checkVisibility() && i.naturalWidth > 0)"
+            "[...document.querySelectorAll('.companion-static')].map(i => i.checkVisibility() && i.naturalWidth > 0)"
         )
 
-    assert in_browser(site, visit)
+    assert in_browser(site, visit) == [True] * 7
 
 
 # ---- the build ----
@@ -401,8 +402,9 @@ WIDE = """() => {
 def visits(readers):
     """Open each page once at the width of a desk, then of a phone; return what was found, by page."""
 
-    async def visit(context, address):
+    async def visit(look, address):
         gate, found = asyncio.Semaphore(AT_ONCE), {}
+        context = await look(viewport={"width": 1280, "height": 900})
 
         async def one(name):
             async with gate:
@@ -423,7 +425,7 @@ def visits(readers):
         await asyncio.gather(*(one(name) for name in CONTENT))
         return found
 
-    return in_browser(SITE, visit, viewport={"width": 1280, "height": 900})
+    return in_browser(SITE, visit)
 
 
 def test_pages_open_without_errors(visits):
@@ -482,10 +484,10 @@ def test_pages_are_light(visits):
 
 
 def test_search_finds_a_word(readers):
-    async def visit(context, address):
-        page = await context.new_page()
+    async def visit(look, address):
+        page = await (await look()).new_page()
         await page.goto(address + "search.html?q=benchmark")
-        await page.wait_for_selector("#search-results li", timeout=15_000)
+        await page.wait_for_selector("#search-results li")
         return await page.locator("#search-results li").count()
 
     assert in_browser(SITE, visit) > 0
