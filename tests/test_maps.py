@@ -322,3 +322,24 @@ def test_five_hundred_benchmarks_run():
     result = maps.disentangle(axes, draws=10)
     assert len(result.displacement) == 500
     assert len(maps.seriate(axes)) == 500
+
+
+def test_axes_that_say_the_same_do_not_come_apart_when_no_plane_can_hold_them():
+    """Six equidistant groups have many planar arrangements of equal stress; own starts would pick unlike ones."""
+    own, together = [], []
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        true = np.kron(np.eye(6), np.ones((4, 4))) * 0.6
+        axes = {}
+        for axis in ("signature", "semantic", "neural"):
+            noise = np.triu(random.normal(size=(24, 24)) * 0.08, 1)
+            array = np.clip(true + noise + noise.T, -1, 1)
+            np.fill_diagonal(array, 1)
+            axes[axis] = pd.DataFrame(array, [f"b{i}" for i in range(24)], [f"b{i}" for i in range(24)])
+        separate = maps.align({a: maps.embed(m) for a, m in axes.items()})
+        own.append(maps.displacement(separate)["distance"].median())
+        result = maps.disentangle(axes)
+        together.append(result.displacement["distance"].median())
+        stress = [result.embeddings[a].stress - maps.embed(m).stress for a, m in axes.items()]
+        assert max(stress) <= 0.02 + 1e-12
+    assert np.mean(together) < 0.5 * np.mean(own)

@@ -22,6 +22,7 @@ from helpers.fragments import Figure, escape, plot_text
 
 MAX_PAIRS = 2000
 MAX_ELLIPSES = 60
+ALWAYS = 6
 MAX_LABELS = 40
 AXIS_STYLE = {
     "performance": ("#2f7ec2", "circle"),
@@ -49,17 +50,18 @@ def disentanglement(
 ) -> Figure:
     """Draw every benchmark once, at its consensus place, with a spoke to where each axis puts it.
 
-    At the spoke's end stands the axis' mark, inside its 95 % ellipse where the axis has an uncertainty. The
-    legend turns axes on and off. With more than :data:`MAX_ELLIPSES` benchmarks only the most displaced get
-    ellipses, with more than :data:`MAX_LABELS` only those get names; hover names all.
+    At the spoke's end stands the axis' mark. The :data:`ALWAYS` most displaced benchmarks show their 95 %
+    ellipses, the next ones (:data:`MAX_ELLIPSES` in all) on a click in the legend, which also turns axes off.
+    With more than :data:`MAX_LABELS` benchmarks only the most displaced are named; hover names all.
     """
     labels = labels or {}
     consensus = result.alignment.consensus
     moved = result.displacement.groupby("benchmark")["distance"].max().reindex(consensus.index)
     ranked = list(moved.sort_values(ascending=False, na_position="last").index)
     traces: list[dict[str, Any]] = []
+    listed = False
     for axis, points in result.alignment.points.items():
-        colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
+        colour, _ = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
         title = maps.TITLES.get(axis, axis)
         xs, ys = [], []
         for benchmark, (x, y) in zip(points.index, points.to_numpy()):
@@ -77,19 +79,25 @@ def disentanglement(
             common | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.45), "width": 1}, "name": title}
         )
         if axis in result.errors.covariance:
-            xs, ys = [], []
-            shown = set(ranked[:MAX_ELLIPSES])
-            for k, benchmark in enumerate(points.index):
-                if benchmark in shown:
-                    outline = maps.ellipse(
-                        points.loc[benchmark], result.errors.covariance[axis][k], corners=24
-                    )
+            for chosen, group in ((ranked[:ALWAYS], axis), (ranked[ALWAYS:MAX_ELLIPSES], "ellipses")):
+                xs, ys = [], []
+                for benchmark in (b for b in chosen if b in points.index):
+                    spread = result.errors.covariance[axis][points.index.get_loc(benchmark)]
+                    outline = maps.ellipse(points.loc[benchmark], spread, corners=24)
                     xs += [*outline[:, 0], None]
                     ys += [*outline[:, 1], None]
-            traces.append(
-                common
-                | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.35), "width": 0.8}, "name": title}
-            )
+                if not xs:
+                    continue
+                more = {
+                    "legendgroup": group,
+                    "x": xs,
+                    "y": ys,
+                    "name": f"the other {min(len(ranked), MAX_ELLIPSES) - ALWAYS} ellipses",
+                }
+                if group == "ellipses":
+                    more |= {"visible": "legendonly", "showlegend": not listed}
+                    listed = True
+                traces.append(common | {"line": {"color": _rgba(colour, 0.6), "width": 0.9}} | more)
     for axis, points in result.alignment.points.items():
         colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
         title = maps.TITLES.get(axis, axis)
@@ -119,7 +127,8 @@ def disentanglement(
     traces.append(
         {
             "type": "scatter",
-            "mode": "text",
+            "mode": "markers+text",
+            "marker": {"size": 4, "color": "#8a8a8a", "symbol": "circle"},
             "x": place["x"].tolist(),
             "y": place["y"].tolist(),
             "text": [plot_text(labels.get(b, b)) for b in named],

@@ -56,7 +56,7 @@ def agreement(
     benchmarks have NaN.
     """
     axes = maps.check(axes)
-    embedded = {axis: maps.embed(matrix) for axis, matrix in axes.values.items()}
+    embedded = maps.embed_together(axes)
     rows = []
     for a, b in itertools.combinations(axes, 2):
         names = shared(axes, [a, b])

@@ -779,10 +779,54 @@ def disentangle(
     axes = check(axes)
     if len(axes) < 2:
         raise DataError(f"A disentanglement map compares axes; only '{next(iter(axes))}' was given.")
-    embeddings = {axis: embed(matrix, transform) for axis, matrix in axes.values.items()}
+    embeddings = embed_together(axes, transform)
     aligned = align(embeddings)
     errors = uncertainty(axes, aligned, embeddings, resamples, draws, seed)
     return DisentanglementMap(axes, embeddings, aligned, errors, displacement(aligned, errors))
+
+
+def common_start(axes: Axes, transform: str = "chord") -> pd.DataFrame:
+    """Return a starting place (n, 2) of every benchmark: classical scaling of the axes' mean dissimilarity.
+
+    Each axis counts in units of its own mean. Benchmarks that meet another on no axis are not in the result.
+    """
+    names = axes.names
+    position = {n: i for i, n in enumerate(names)}
+    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+    for matrix in axes.values.values():
+        rows = np.ix_(*[np.array([position[n] for n in matrix.index])] * 2)
+        delta = dissimilarity(matrix, transform)
+        total[rows] += delta / delta[np.triu_indices(len(delta), 1)].mean()
+        count[rows] += 1
+    mean = pd.DataFrame(np.where(count > 0, total / np.maximum(count, 1), np.nan), index=names, columns=names)
+    kept, _ = finite_core(mean)
+    delta = mean.loc[kept, kept].to_numpy()
+    points, _ = smacof(
+        delta, n_components=2, init=classical(delta), n_init=1, max_iter=300, eps=1e-6, normalized_stress=True
+    )
+    return pd.DataFrame(points - points.mean(axis=0), index=kept, columns=["x", "y"])
+
+
+def embed_together(axes: Axes, transform: str = "chord", slack: float = 0.02) -> dict[str, Embedding]:
+    """Embed every axis, starting all from one common place where that costs next to nothing.
+
+    A plane that cannot hold an axis has many arrangements of nearly equal stress, and two axes that say the
+    same could end in two of them: they would seem far apart for no reason in the data. So each axis is
+    embedded from the :func:`common_start` and from its own classical scaling; the common one is taken unless
+    its stress is more than `slack` higher.
+    """
+    start = common_start(axes, transform)
+    result = {}
+    for axis, matrix in axes.values.items():
+        own = embed(matrix, transform)
+        result[axis] = own
+        if set(matrix.index) <= set(start.index):
+            delta = dissimilarity(matrix, transform)
+            scale = delta[np.triu_indices(len(delta), 1)].mean()
+            together = embed(matrix, transform, init=start.loc[matrix.index].to_numpy() * scale)
+            if together.stress <= own.stress + slack:
+                result[axis] = together
+    return result
 
 
 def seriate(axes: Axes | Mapping[str, pd.DataFrame]) -> list[str]:
