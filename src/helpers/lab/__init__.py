@@ -52,6 +52,11 @@ def load_model(name: str):
     return population.read_model(name), _tokenizer()
 
 
+@cache
+def _corpus(quiz: bool) -> list[text.Document]:
+    return text.corpus(population.counter(), quiz=quiz)
+
+
 def questions(name: str = "main") -> pd.DataFrame:
     """Return the items of a population's 48 benchmarks; see :func:`helpers.lab.text.questions`."""
     return text.questions(sign=population.population(name).sign)
@@ -70,7 +75,7 @@ def documents(name: str = "main", quiz: bool = False) -> list[text.Document]:
             f"statsmodels; it differs from the text that was measured (with {known['versions']}); "
             "install the lock file."
         )
-    found = text.corpus(population.counter(), quiz=quiz)
+    found = _corpus(quiz)
     return found if population.population(name).ships_weights else found[::2]
 
 

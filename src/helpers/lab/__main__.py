@@ -1,7 +1,7 @@
 """Train a laboratory population: ``python -m helpers.lab --population main``.
 
-Two processes of one thread each share the shapes. With ``--check`` nothing is replaced: the shapes named are
-trained again and their scores are compared with the shipped weights'.
+Two processes of one thread each share the shapes. With ``--check`` nothing is replaced: the models named (or
+all) are trained again and their scores are compared with the shipped ones.
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ import pandas as pd
 import torch
 
 from helpers import paths, provenance
+from helpers.errors import nearest
 from helpers.lab import population, scoring, text, units_digest
 from helpers.lab.population import POPULATIONS, Population, Shape
 
 
-def _train(plan: Population, shape: Shape) -> tuple[dict, dict[str, float]]:
+def _train(plan: Population, shape: Shape, names: list[str] | None = None) -> tuple[dict, dict[str, float]]:
     torch.set_num_threads(1)
     table = population.design(plan)
-    rows = table[table["shape"] == shape.name]
+    rows = table[(table["shape"] == shape.name) & (table.index.isin(names) if names else True)]
     pool = population.streams(plan, population.counter())
     weights, losses = population.train_shape(plan, shape, rows, pool, log=True)
     return weights, dict(zip(rows.index, map(float, losses)))
 
 
-def scores_of(plan: Population, stacks: dict[str, dict], digits: torch.dtype = torch.float16) -> pd.DataFrame:
-    """Score stacked weights as they are shipped, rounded to `digits`."""
+def scores_of(plan: Population, stacks: dict[str, dict], names: list[str] | None = None) -> pd.DataFrame:
+    """Score stacked weights (all models of the shapes given, or `names`) as they ship, rounded to float16."""
     table = population.design(plan)
+    table = table[table["shape"].isin(list(stacks)) & (table.index.isin(names) if names else True)]
+    names = list(table.index)
+    tokenizer = population.tokenizer()
 
     def load(name: str):
-        rows = table[table["shape"] == table.loc[name, "shape"]]
-        number = list(rows.index).index(name)
         shape = next(s for s in plan.shapes if s.name == table.loc[name, "shape"])
-        weights = {k: w[number].to(digits) for k, w in stacks[shape.name].items()}
-        return population.to_llama(weights, shape), population.tokenizer()
+        number = list(table.index[table["shape"] == shape.name]).index(name)
+        return population.to_llama(
+            {k: w[number].half() for k, w in stacks[shape.name].items()}, shape
+        ), tokenizer
 
-    names = [n for n in table.index if table.loc[n, "shape"] in stacks]
     return scoring.score_population(load, names, text.questions(plan.sign), source="measured when trained")
 
 
@@ -72,23 +75,28 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="compare with the shipped scores instead of writing"
     )
-    parser.add_argument("--shapes", nargs="+", help="with --check: only these shapes, such as 48x2")
+    parser.add_argument("--models", nargs="+", help="with --check: only these models, such as lab-48x2-0")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     given = parser.parse_args()
     plan = POPULATIONS[given.population]
-    if given.shapes and not given.check:
-        parser.error("--shapes needs --check: a population is written whole")
+    if given.models and not given.check:
+        parser.error("--models needs --check: a population is written whole")
+    table = population.design(plan)
+    if unknown := sorted(set(given.models or ()) - set(table.index)):
+        parser.error(f"no model '{unknown[0]}' in '{plan.name}'; {nearest(unknown[0], table.index)}")
+    wanted = set(table.loc[given.models or list(table.index), "shape"])
     if not (paths.LAB / "tokenizer.json").exists():
         text.train_tokenizer().save(str(paths.LAB / "tokenizer.json"))
-    shapes = [s for s in plan.shapes if not given.shapes or s.name in given.shapes]
     began = time.time()
-    shapes.sort(key=lambda s: -s.parameters())  # the long ones first
-    done = joblib.Parallel(n_jobs=given.jobs)(joblib.delayed(_train)(plan, s) for s in shapes)
+    shapes = sorted(
+        (s for s in plan.shapes if s.name in wanted), key=lambda s: -s.parameters()
+    )  # long ones first
+    done = joblib.Parallel(n_jobs=given.jobs)(joblib.delayed(_train)(plan, s, given.models) for s in shapes)
     stacks = {s.name: w for s, (w, _) in zip(shapes, done)}
     losses = {name: loss for _, each in done for name, loss in each.items()}
     print(f"trained {len(losses)} models in {time.time() - began:.0f} s")
     if given.check:
-        new = scores_of(plan, stacks).set_index(["benchmark", "model"])[["score", "soft"]]
+        new = scores_of(plan, stacks, given.models).set_index(["benchmark", "model"])[["score", "soft"]]
         old = shipped_scores(plan).set_index(["benchmark", "model"])[["score", "soft"]]
         gap = (new - old.loc[new.index]).abs()
         print(f"largest difference {gap.max().to_dict()}, mean {gap.mean().to_dict()} over {len(gap)} scores")

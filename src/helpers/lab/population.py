@@ -51,7 +51,7 @@ class Shape:
 
 
 SHAPES = (Shape(48, 2), Shape(64, 2), Shape(64, 3), Shape(80, 2))
-SLIM = (Shape(40, 2), Shape(48, 2), Shape(56, 2), Shape(48, 3))
+SLIM = (Shape(40, 2), Shape(48, 2), Shape(32, 2), Shape(40, 3))
 
 
 @dataclass(frozen=True)
