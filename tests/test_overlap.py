@@ -424,8 +424,16 @@ def test_sensitivity_tables():
         x, y, np.arange(800) // 20, method="top", k=60, repeats=2, bootstraps=20
     )
     assert (halves["value"] > 0.5).all()
+    named = pd.DataFrame(y, index=[f"b{i}" for i in range(12)])
     curve = validation.population_curve(
-        x, y, kind, [12, 32], overlap.in_sample, method="top", k=60, repeats=2
+        x,
+        named,
+        pd.Series(kind, index=named.index),
+        [12, 32],
+        overlap.in_sample,
+        method="top",
+        k=60,
+        repeats=2,
     )
     assert len(curve) == 3 and curve.loc[curve["models"] == 32, "auc"].item() > 0.9
 

@@ -73,19 +73,19 @@ class Ledger:
     def __init__(self, study: str, table: pd.DataFrame | None = None) -> None:
         self.study = study
         self.numbers = numbers() if table is None else table
-        self._rows: list[tuple[str, pd.Series]] = []
+        self.rows: list[tuple[str, pd.Series]] = []
 
     def _add(self, claim: str, mode: str, here, low, high, verdict: str, why: str) -> pd.Series:
         if claim not in self.numbers.index:
             raise DataError(
                 f"data/paper-numbers.csv has no claim '{claim}'; {nearest(claim, self.numbers.index)}"
             )
-        if any(c == claim and r["mode"] == mode for c, r in self._rows):
+        if any(c == claim and r["mode"] == mode for c, r in self.rows):
             raise DataError(f"claim '{claim}' ({mode or 'no mode'}) was judged already.")
         entry = self.numbers.loc[claim]
         values = [entry["claim"], mode, entry["paper_value"], here, low, high, verdict, why, self.study]
         row = pd.Series(values, index=COLUMNS, name=claim)
-        self._rows.append((claim, row))
+        self.rows.append((claim, row))
         return row
 
     def add(self, claim: str, estimate: Sequence[float], *, mode: str = "", why: str = "") -> pd.Series:
@@ -104,14 +104,14 @@ class Ledger:
 
     def table(self) -> pd.DataFrame:
         """Return all rows in the order of the paper's numbers; DataError when a claim has none."""
-        judged = {claim for claim, _ in self._rows}
+        judged = {claim for claim, _ in self.rows}
         missing = [c for c in self.numbers.index if c not in judged]
         if missing:
             raise DataError(
                 f"no verdict for claim '{missing[0]}' ({len(missing)} in all); add or declare it absent."
             )
         order = {claim: i for i, claim in enumerate(self.numbers.index)}
-        rows = sorted(self._rows, key=lambda item: order[item[0]])
+        rows = sorted(self.rows, key=lambda item: order[item[0]])
         return pd.DataFrame(
             [row for _, row in rows], columns=COLUMNS, index=[c for c, _ in rows]
         ).rename_axis("id")

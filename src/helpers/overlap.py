@@ -766,7 +766,7 @@ def _unit_halves(pool: _Pool, chosen: list, models: np.ndarray, signed: bool, rn
         for half, where in enumerate(np.array_split(rng.permutation(len(z)), 2)):
             rows[i + half * len(chosen)] = z[where].mean(axis=0)
     r = np.diag(inference.spearman(rows, minimum=3)[: len(chosen), len(chosen) :])
-    return np.where(r > -0.9, inference.spearman_brown(r), np.nan)
+    return inference.spearman_brown(np.where(r > -0.9, r, np.nan))  # near -1 the formula has a pole
 
 
 def _cross(one: np.ndarray, other: np.ndarray, weights=None, covariates=None) -> np.ndarray:

@@ -248,7 +248,9 @@ def regulariser_agreement(
 ) -> tuple[pd.DataFrame, dict[str, list[int]]]:
     """Agreement of the signature overlap between ways to select, and the signature sizes of each.
 
-    Options go to :func:`overlap.in_sample`. Returns (table with `a`, `b`, `value`, `low`, `high`; sizes).
+    Options go to :func:`overlap.in_sample`. Returns (table with `a`, `b`, `value`, `low`, `high`,
+    `benchmarks` that have a signature both ways; sizes). NaN where fewer than 5 benchmarks have one (a
+    penalty can leave nothing).
     """
     matrices = {m: overlap.in_sample(surprisal, scores, method=m, **options) for m in methods}
     rows = []
@@ -256,7 +258,9 @@ def regulariser_agreement(
         for b in methods[i + 1 :]:
             good = [n for n in matrices[a].index if matrices[a].loc[n, n] == 1 and matrices[b].loc[n, n] == 1]
             pair = [matrices[m].loc[good, good] for m in (a, b)]
-            rows.append((a, b, *inference.agreement(*pair, bootstraps=bootstraps), len(good)))
+            enough = len(good) >= inference.MIN_BENCHMARKS
+            value = inference.agreement(*pair, bootstraps=bootstraps) if enough else [np.nan] * 3
+            rows.append((a, b, *value, len(good)))
     table = pd.DataFrame(rows, columns=["a", "b", "value", "low", "high", "benchmarks"])
     return table, {m: matrices[m].attrs["sizes"] for m in methods}
 
@@ -298,7 +302,7 @@ def population_curve(
     DataError).
     """
     x = np.asarray(surprisal)
-    y, _, _ = inference.as_rows(scores, "scores")
+    y, names, _ = inference.as_rows(scores, "scores")
     rng = np.random.default_rng(seed)
     rows = []
     for size in sizes:
@@ -313,10 +317,42 @@ def population_curve(
                 )
             matrix = compute(x[:, models], y[:, models], **options)
             c = inference.within_between(
-                np.asarray(matrix), labels, pairs=pairs, bootstraps=0, permutations=0, pair_bootstraps=0
+                pd.DataFrame(np.asarray(matrix), names, names),
+                labels,
+                pairs=pairs,
+                bootstraps=0,
+                permutations=0,
+                pair_bootstraps=0,
             )
             rows.append((size, repeat, c.auc, c.difference))
     return pd.DataFrame(rows, columns=["models", "repeat", "auc", "difference"])
+
+
+def level_spread(surprisal, scores, documents, *, chunk: int = 30) -> pd.DataFrame:
+    """Spread of the units' correlation with each benchmark at three levels: unit, chunk of units, document.
+
+    `documents` names the document of each unit, units being in reading order; a chunk is `chunk` consecutive
+    units of a document. Surprisal is averaged within chunks and documents. Columns `benchmark`, `level`,
+    `units`, `sd` (of Spearman's rho between surprisal and score over units), `chance_sd` (the same with
+    permuted scores, one draw). The paper reports that the unit ("token") level is the widest.
+    """
+    x = np.asarray(surprisal, dtype=np.float64)
+    y, names, _ = inference.as_rows(scores, "scores")
+    codes = inference.group_codes(documents, len(x))
+    place = pd.Series(codes).groupby(codes).cumcount().to_numpy() // chunk
+    chunks = pd.factorize(pd.MultiIndex.from_arrays([codes, place]))[0]
+    shuffled = permute_scores(y, np.random.default_rng(0))
+    rows = []
+    for level, by in (("unit", None), ("chunk", chunks), ("document", codes)):
+        values = x if by is None else pd.DataFrame(x).groupby(by).mean().to_numpy()
+        if len(values) < 3:
+            continue
+        m = (~np.isnan(y)).sum(axis=1)
+        scale = 6 / (m * (m**2 - 1))
+        real, chance = (screening.thrush(values, table) * scale for table in (y, shuffled))
+        spread = zip(names, np.nanstd(real, axis=0), np.nanstd(chance, axis=0))
+        rows += [(name, level, len(values), one, other) for name, one, other in spread]
+    return pd.DataFrame(rows, columns=["benchmark", "level", "units", "sd", "chance_sd"])
 
 
 def screening_agreement(surprisal, scores, ratio: float = 0.01, ties: screening.Ties = "name") -> np.ndarray:
