@@ -84,7 +84,7 @@ def measure_all(
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
     for twin, group in ((False, models), (True, twins)):
         for model, own in group.items():
-            own = {n: own[n] for n in kept}
+            own = {n: own[n] for n in kept if n in own}
             who = {"model": model, "twin": twin}
             parts["anisotropy"].append(anisotropy(own).assign(**who))
             for kind, measures in (

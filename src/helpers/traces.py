@@ -748,9 +748,18 @@ def agreement(
         for j in range(i + 1, len(names)):
             rho, ceiling = (mean[i, j] + mean[j, i]) / 2, float(np.sqrt(max(mean[i, i] * mean[j, j], 0)))
             pairs.append((names[i], names[j], rho, ceiling, rho / ceiling if ceiling else np.nan))
-    per_split = np.nanmean(np.array(rows).reshape(splits, -1, len(shared)), axis=1)
-    low, high = np.nanquantile(per_split, [0.025, 0.975], axis=0)
+    every = np.ma.masked_invalid(np.array(rows).reshape(splits, -1, len(shared)))
+    per_split = every.mean(1).filled(np.nan)  # NaN: a draw left too few other benchmarks
+    low, high = np.full((2, len(shared)), np.nan)
+    known = np.isfinite(per_split).any(0)
+    low[known], high[known] = np.nanquantile(per_split[:, known], [0.025, 0.975], axis=0)
     table = pd.DataFrame(
-        {"benchmark": shared, "agreement": per_split.mean(0), "low": low, "high": high, "confirmed": low > 0}
+        {
+            "benchmark": shared,
+            "agreement": np.ma.masked_invalid(per_split).mean(0).filled(np.nan),
+            "low": low,
+            "high": high,
+            "confirmed": low > 0,
+        }
     )
     return pd.DataFrame(pairs, columns=["first", "second", "rho", "ceiling", "disattenuated"]), table
