@@ -45,6 +45,7 @@ RULES = {
     "invalid": "with bytes that are not UTF-8, or unpaired surrogates, replaced by U+FFFD",
     "cut": "cut to the maximum length, at white space",
     "short": f"docstrings under {MIN_DOCSTRING} characters, left out",
+    "tests": "modules of the package's own tests, left out",
     "broken": "modules that are not valid Python (test data of the package), left out",
     "not sampled": "not in the sample",
     "kept": "documents kept",
@@ -302,6 +303,9 @@ def _packages(corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, st
             path = Path(module.locate())
             if not path.is_file():
                 continue  # listed in the record but removed after installation: nothing to read
+            if part == "docstrings" and {"tests", "testing"} & set(module.parts):
+                counts["tests"] += 1
+                continue
             if part == "source":
                 yield f"{package}:{module.as_posix()}", entry, path.read_bytes()
                 continue

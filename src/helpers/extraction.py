@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -218,8 +219,8 @@ def extract(
             if path.exists():
                 redone[m].append(reason)
     with cluster.pool(workers or study.extraction.workers, scheduler or study.extraction.scheduler) as pool:
-        local = isinstance(pool, cluster.Local)
-        threads = max(1, cluster.cores() // pool.size) if local else None
+        shared = "OMP_NUM_THREADS" not in os.environ and isinstance(pool, cluster.Local)
+        threads = max(1, cluster.cores() // pool.size) if shared else None
         tasks = [(wanted[m], marks[m], study.extraction, pieces[b], threads) for m, b in todo]
         bar = tqdm(pool.run(measure, tasks), total=len(tasks), desc="shards", disable=None)
         for number, (values, tokens, seconds) in bar:

@@ -34,6 +34,8 @@ class ModelEntry(Settings):
     revision: str | None = None
     family: str | None = Field(None, description="lineage; models of one lineage are held out together")
     dtype: Literal["float32", "bfloat16"] = "float32"
+    # Read by `make plan` only: what a run costs before anything is downloaded.
+    parameters: float | None = Field(None, gt=0, description="size in billions of parameters, as published")
 
 
 class Models(Settings):

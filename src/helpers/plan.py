@@ -1,0 +1,204 @@
+"""What a study's extraction would download, compute and store, before it starts: ``make plan STUDY=paper``.
+
+Nothing is downloaded. Access to every model is checked first, so that a missing licence or a wrong name shows
+now and not after a night. Time is estimated from the multiply-add rate that the engine reaches on this machine
+on a random model, measured in a few seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from typing import Any
+
+import pandas as pd
+
+from helpers import studies
+from helpers.errors import CompanionError
+
+# Sizes of streamed corpora, from their data-set cards: documents, tokens.
+CORPORA = {"togethercomputer/RedPajama-Data-1T-Sample": (930_514, 1.0e9)}
+TOKENS_PER_PIECE = 1.35  # English web text, subword tokenizers of 32k to 256k entries
+BYTES_PER_UNIT = 4 * 0.93  # float32, as zstd leaves it
+
+
+def passes(settings: studies.Extraction) -> float:
+    """Return how many positions go through the model for each token of text.
+
+    ``stream``: a window of w with s new positions costs w/s. ``paper``: each piece carries its context along.
+
+    >>> passes(studies.Extraction(mode="stream", window=64, stride=32))
+    2.0
+    >>> passes(studies.Extraction(mode="paper", context_pieces=30))
+    31.0
+    """
+    if settings.mode == "stream":
+        return settings.window / settings.stride
+    return float(settings.context_pieces + 1)
+
+
+def corpus_size(study: studies.Study) -> tuple[float, float, str]:
+    """Return (documents, tokens, how that is known) of a study's sample."""
+    if study.corpus.kind == "hub":
+        documents = tokens = 0.0
+        for source in study.corpus.sources:
+            name = source.partition(":")[0]
+            if name not in CORPORA:
+                return float("nan"), float("nan"), f"the size of {name} is not known here"
+            documents += CORPORA[name][0]
+            tokens += CORPORA[name][1]
+        share = min(1.0, (study.corpus.max_documents or documents) / documents)
+        return documents * share, tokens * share, f"{share:.1%} of the data set, by its card"
+    if study.corpus.kind in ("files", "packages"):
+        from helpers import corpora
+
+        table, _ = corpora.load(study.corpus, study.seed)
+        pieces = table["text"].str.split().str.len().sum()
+        return float(len(table)), float(pieces * TOKENS_PER_PIECE), "counted in pieces, 1.35 tokens each"
+    return float("nan"), float("nan"), "the corpus is generated when the study is prepared"
+
+
+def access(entry: studies.ModelEntry) -> dict[str, Any]:
+    """Return `state` (a sentence), `ok` (bool, None when it cannot be told) and `bytes` to download (or None)."""
+    from helpers import models
+
+    missing = models.available(entry)
+    if missing is None:
+        return {"ok": True, "state": "here", "bytes": 0}
+    if entry.source != "hub":
+        return {"ok": False, "state": missing, "bytes": None}
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        return {"ok": None, "state": "not checked: HF_HUB_OFFLINE is set", "bytes": None}
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    api = HfApi()
+    try:
+        info = api.model_info(entry.id, revision=entry.revision, files_metadata=True, timeout=20)
+        weights = [f.size or 0 for f in info.siblings if f.rfilename.endswith(".safetensors")]
+        if not weights:
+            return {"ok": False, "state": "no safetensors weights at this revision", "bytes": None}
+        if info.gated:
+            api.auth_check(entry.id)
+        return {"ok": True, "state": f"reachable, revision {info.sha}", "bytes": sum(weights)}
+    except GatedRepoError:
+        return {"ok": False, "state": "gated: accept its terms, then `hf auth login`", "bytes": None}
+    except RevisionNotFoundError:
+        return {"ok": False, "state": f"no revision '{entry.revision}'", "bytes": None}
+    except RepositoryNotFoundError:
+        return {"ok": False, "state": "no such model, or private", "bytes": None}
+    except Exception as error:  # network failures come in many types
+        return {
+            "ok": None,
+            "state": f"not checked: the hub cannot be reached ({type(error).__name__})",
+            "bytes": None,
+        }
+
+
+def rate(dtype: str = "float32", seconds: float = 3.0) -> tuple[float, str]:
+    """Return the floating-point operations per second that the engine reaches here, and the device's name.
+
+    A random Llama-shaped model is scored through the engine: 0.05 billion parameters on a CPU, 1.1 on a GPU.
+    """
+    import numpy as np
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from helpers import perplexity
+
+    cuda = torch.cuda.is_available()
+    width, layers = (2048, 16) if cuda else (512, 8)
+    config = LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 64,
+        tie_word_embeddings=True,
+    )
+    device = "cuda" if cuda else "cpu"
+    with torch.device(device):
+        model = LlamaForCausalLM(config).to(getattr(torch, dtype)).eval()
+    size = sum(p.numel() for p in model.parameters())
+    ids = [np.random.default_rng(k).integers(1, 32_000, 255) for k in range(256 if cuda else 4)]
+    perplexity.surprisal_of_ids(model, ids[:2], 0, window=256)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        perplexity.surprisal_of_ids(model, ids, 0, batch_tokens=65_536 if cuda else 1024, window=256)
+        count += sum(map(len, ids))
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
+    return 2 * size * count / (time.perf_counter() - began), name
+
+
+def plan(study: studies.Study, speed: float) -> pd.DataFrame:
+    """Return one row a model: access, gigabytes to download and hours of computing at `speed` operations/s.
+
+    Operations are 2 x parameters x positions (a lower bound: attention itself is left out).
+    """
+    _, tokens, _ = corpus_size(study)
+    rows = []
+    for entry in study.models.entries:
+        found = access(entry)
+        size = (entry.parameters or float("nan")) * 1e9
+        download = found["bytes"] if found["bytes"] is not None else 2 * size
+        hours = 2 * size * tokens * passes(study.extraction) / speed / 3600
+        rows.append(
+            {
+                "model": entry.name,
+                "billion parameters": entry.parameters,
+                "download GB": download / 1e9,
+                "hours": hours,
+                "access": found["state"],
+                "ok": found["ok"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the plan; return 1 when a model is certainly not to be had, 0 otherwise."""
+    parser = argparse.ArgumentParser(prog="helpers.plan", description=__doc__.splitlines()[0])
+    parser.add_argument("--study", default="paper")
+    parser.add_argument("--tflops", type=float, help="use this rate instead of measuring one here")
+    options = parser.parse_args(arguments)
+    try:
+        study = studies.load(options.study)
+        if study.models.kind != "list":
+            print(f"Study '{study.name}' downloads no model: nothing to plan.")
+            return 0
+        if options.tflops:
+            speed, device = options.tflops * 1e12, "as given by --tflops"
+        else:
+            speed, device = rate(study.extraction.dtype)
+        documents, tokens, known = corpus_size(study)
+        table = plan(study, speed)
+    except CompanionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    units = tokens / TOKENS_PER_PIECE
+    settings = study.extraction
+    print(f"Study '{study.name}': {study.title}\n")
+    print(table.drop(columns="ok").to_string(index=False, float_format="%.2f"))
+    print(f"\nmodels      {len(table)}, {table['download GB'].sum():.0f} GB to download")
+    print(
+        f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces"
+    )
+    print(f"mode        {settings.mode}: {passes(settings):g} positions through the model for each token")
+    print(f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}")
+    print(f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out)")
+    print(
+        f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix"
+    )
+    unknown, refused = table["ok"].isna().sum(), (table["ok"] == False).sum()  # noqa: E712  (None is a third state)
+    if unknown:
+        print(f"access      not checked for {unknown} models: no hub within reach; their sizes are estimates")
+    if refused:
+        print(f"access      {refused} models cannot be had as things stand (see the table)")
+    return int(refused > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
