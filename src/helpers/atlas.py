@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_ind_from_stats
+from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from helpers import geometry, paths, provenance
 from helpers.errors import DataError, StaleArtifactError, StudyError, UnavailableError, nearest
@@ -192,6 +192,30 @@ def contrast_tables(heads: pd.DataFrame, first: str, second: str) -> pd.DataFram
             "d": (both["mean_a"] - both["mean_b"]) / pooled.where(pooled > 0), "p": test.pvalue,
         }
     ).reset_index()  # fmt: skip
+
+
+def pairs_of(matrix: pd.DataFrame, value: str = "value") -> pd.DataFrame:
+    """Return the pairs above the diagonal as `a`, `b` (in alphabetical order) and their value.
+
+    >>> pairs_of(pd.DataFrame([[1, 0.5], [0.5, 1]], ["y", "x"], ["y", "x"])).values.tolist()
+    [['x', 'y', 0.5]]
+    """
+    names = np.sort(np.asarray(matrix.index, dtype=object))
+    rows, columns = np.triu_indices(len(names), 1)
+    values = geometry.upper(matrix.loc[names, names].to_numpy(dtype=float))
+    return pd.DataFrame({"a": names[rows], "b": names[columns], value: values})
+
+
+def false_discovery(p: pd.Series) -> pd.Series:
+    """Return Benjamini-Hochberg adjusted p-values (q), NaN where p is NaN.
+
+    >>> false_discovery(pd.Series([0.01, 0.02, 0.9])).round(3).tolist()
+    [0.03, 0.03, 0.9]
+    """
+    q = pd.Series(np.nan, p.index)
+    known = p.notna()
+    q[known] = false_discovery_control(p[known].clip(0, 1))
+    return q
 
 
 def square(pairs: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
