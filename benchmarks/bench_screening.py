@@ -106,6 +106,25 @@ def main(units: int) -> pd.DataFrame:
     return table
 
 
+def stream(units: int, block: int = 200_000) -> None:
+    """Screen `units` units that are made block by block, and print time and memory."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(BENCHMARKS, MODELS))
+    sizes = [min(block, units - start) for start in range(0, units, block)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter(), time.process_time()
+    blocks = (rng.standard_normal((n, MODELS), dtype=np.float32) for n in sizes)
+    kept = screening.screen_stream(blocks, y, ratio=1000 / units)
+    wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{units:,} units in blocks of {block:,}, {len(kept[0])} kept a benchmark: {wall:.1f} s, {cpu:.1f} s of processor"
+    )
+    print(
+        f"peak memory {peak:.0f} MiB, {peak - before:.0f} MiB more than before; making the random blocks included"
+    )
+
+
 def test_screen_stream(benchmark):
     x, y = data(100_000)
     benchmark(screening.screen_stream, [x], y, RATIO)
@@ -127,4 +146,6 @@ def test_released_one_hundredth(benchmark):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--units", type=int, default=1_000_000)
-    main(parser.parse_args().units)
+    parser.add_argument("--stream", action="store_true", help="only the stream, from blocks made on the way")
+    arguments = parser.parse_args()
+    stream(arguments.units) if arguments.stream else main(arguments.units)

@@ -35,7 +35,7 @@ Statistic = Literal["thrush", "preselect"]
 TILE = 8192  # units handled at a time, so that intermediate values stay in a core's cache
 BINS = 1 << 10  # of the histograms that find where a tail begins
 STRIDE = 16  # a stream tallies every STRIDE-th unit: enough to place a cautious limit
-SPOOL_MEMORY = 256 << 20  # bytes of ranks held in memory before a stream spools them to disk
+SPOOL_MEMORY = 64 << 20  # bytes of ranks held in memory before a stream spools them to disk
 _EXACT_MODELS = 256  # up to here every sum is an integer below 2**24, exact in float32
 
 
@@ -180,7 +180,7 @@ def screen_stream(
     -----
     How many units the ratio keeps is known only at the end of a stream, so no filter can be applied on the
     way without risking a different answer. The stream is therefore ranked once into one byte a model and
-    unit (two above 128 models), kept in a temporary file beyond 256 MiB; a histogram per benchmark finds
+    unit (two above 128 models), kept in a temporary file beyond 64 MiB; a histogram per benchmark finds
     the cut, and a second pass over the ranks collects the units. Memory: one block + the histograms + the
     result. On a cluster use :class:`Screener` directly, whose parts need no file.
     """
