@@ -464,7 +464,8 @@ function attach() {
   if (!live() || !place.on || place._ev === seen) return;
   seen = place._ev;
   place.on("plotly_selected", (event) => {
-    brushed = event ? new Set(event.points.map((p) => p.pointNumber)) : null;
+    const drawn = event && (event.range || event.lassoPoints); // clearing a brush reports an empty one
+    brushed = drawn ? new Set(event.points.map((p) => p.pointNumber)) : null;
     chosen = null;
     update();
   });
