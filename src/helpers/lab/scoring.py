@@ -71,7 +71,7 @@ def score(model, tokenizer, questions: pd.DataFrame) -> pd.DataFrame:
     fact in other words are not, so they are lower bounds.
     """
     logprobs = option_logprobs(model, tokenizer, questions)
-    answer = questions["answer"].to_numpy(dtype=int)
+    answer = np.array([list(c).index(a) for c, a in zip(questions["choices"], questions["answer"])])
     shifted = np.exp(logprobs - logprobs.max(1, keepdims=True))
     items = pd.DataFrame(
         {

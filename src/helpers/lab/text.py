@@ -330,7 +330,7 @@ def questions(sign: bool = False, seed: int = SEED) -> pd.DataFrame:
     """Return the 48 benchmarks' items: 24 skills x {cloze, quiz}, 100 items each, 4 options.
 
     Columns: ``benchmark``, ``question_id``, ``prompt`` (ends where the answer begins), ``choices`` (list),
-    ``answer`` (index in choices), ``format``, ``text`` (what a model sees), ``domain``, ``skill``.
+    ``answer`` (the right choice), ``format``, ``text`` (what a model sees), ``domain``, ``skill``.
     Facts of the practice split are never asked; distractors come from the split of the answer. Multiple-choice
     prompts give the options first. With ``sign=True`` they end with the sign that stands before the answer in
     quiz practice: a model must have practised to know that an answer is due, which makes format a strong factor.
@@ -349,7 +349,7 @@ def questions(sign: bool = False, seed: int = SEED) -> pd.DataFrame:
                     prompt = table.stem(fact, template)
                 elif sign:
                     prompt = f"{prompt} {SIGN}"
-                answer = options.index(table.answers[fact])
+                answer = table.answers[fact]
                 rows.append(
                     (
                         name,
