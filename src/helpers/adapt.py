@@ -173,7 +173,7 @@ def write_example(
     folder = folder or EXAMPLES
     percent = table.assign(score=(100 * table["score"]).round(1))[["model", "score", "n_items"]]
     rows = [
-        {"question": p, "choices": list(map(str, c)), "answer": int(a)}
+        {"question": p, "choices": list(map(str, c)), "answer": a if isinstance(a, str) else str(c[int(a)])}
         for p, c, a in zip(items["prompt"], items["choices"], items["answer"], strict=True)
     ]
     lines = "".join(json.dumps(r) + "\n" for r in rows)

@@ -590,7 +590,7 @@ def verdict(placement: Placement) -> str:
     if "too few models" in raised:
         say += " With so few models this is a first impression, not a finding."
     if "redundant" in raised:
-        say += f" It is **redundant** with it: {flags.loc['redundant', 'evidence']}."
+        say += " That agreement outlives the factor all benchmarks share: it is **redundant** with it."
     elif "orthogonal" in raised:
         say += " Beyond what all benchmarks share it goes with none of them: **orthogonal**."
     else:
@@ -640,17 +640,19 @@ def plan(
         rho = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
         return float(np.ptp(np.quantile(rho, [0.025, 0.975])) / 2)
 
-    scale = now / half_width(today, 1) if np.isfinite(now) and now > 0 else 1.0
-    rows = []
-    for factor in (1, 1.5, 2, 3, 5):
-        for items in (1, 2, 4) if known else (1,):
-            width = min(scale * half_width(round(today * factor), items), 1.0)
-            rows.append(
-                {
-                    "n_models": round(today * factor),
-                    "items": items,
-                    "half_width": width,
-                    "settles": width <= target,
-                }
-            )
+    grid = {
+        (round(today * factor), items): half_width(round(today * factor), items)
+        for factor in (1, 1.5, 2, 3, 5)
+        for items in ((1, 2, 4) if known else (1,))
+    }
+    scale = now / grid[today, 1] if np.isfinite(now) and now > 0 else 1.0
+    rows = [
+        {
+            "n_models": n,
+            "items": items,
+            "half_width": min(scale * width, 1.0),
+            "settles": scale * width <= target,
+        }
+        for (n, items), width in grid.items()
+    ]
     return pd.DataFrame(rows)
