@@ -404,7 +404,7 @@ def heatmap(
     def ticks(texts: Sequence[str], room: float, limit: int, turned: bool = True) -> tuple[dict, dict]:
         """Return ticks and font that fit: as many labels as leave 9 pixels to each."""
         step = max(1, math.ceil(9 / room)) if turned else 1
-        size = int(min(13, max(8, 0.85 * room * step)))
+        size = int(min(13 if len(texts) <= 20 else 10, max(8, 0.85 * room * step)))
         shown = [plot_text(_short(t, limit)) for t in texts[::step]]
         return {"tickmode": "array", "tickvals": list(range(0, len(texts), step)), "ticktext": shown}, {
             "size": size
@@ -412,11 +412,12 @@ def heatmap(
 
     down, over = [shown[k] for k in order], [shown[k] for k in across]
     turned = len(over) > 8 or max(map(len, over)) > 8
-    foot = 7 * min(max(map(len, over)), 30) if turned else 30
+    longest = max(map(len, over))
+    foot = (7 * min(longest, 30) if len(over) <= 20 else 6 * min(longest, 22)) if turned else 30
     wide = (620 - 7 * min(max(map(len, down)), 30)) / len(over)  # pixels of a cell on a page 735 wide
-    tall = min(44, max(9, wide if len(over) > 12 else 36))
+    tall = min(44, max(11, wide if len(over) > 12 else 36))
     height = int(min(max(tall * len(down) + foot, 240), 1100))
-    x_ticks, x_font = ticks(over, wide, 30, turned)
+    x_ticks, x_font = ticks(over, wide, 30 if len(over) <= 20 else 22, turned)
     y_ticks, y_font = ticks(down, (height - foot) / len(down), 30)
     x = _axis(type="category", showgrid=False, tickangle=-90 if turned else 0, tickfont=x_font, **x_ticks)
     y = _axis(type="category", showgrid=False, autorange="reversed", tickfont=y_font, **y_ticks)
