@@ -215,6 +215,8 @@ def test_parquet_blocks(tmp_path):
     whole = screening.screen(screening.thrush(frame.to_numpy(), scores), 0.1)
     parts = screening.screen_stream(screening.parquet_blocks(paths, rows=17), scores, 0.1)
     assert [a.tolist() for a in parts] == [a.tolist() for a in whole]
+    frames = screening.screen_stream([frame[:40], frame[40:]], scores, 0.1)
+    assert [x.tolist() for x in frames] == [x.tolist() for x in whole]
     backwards = list("ihgfedcba")
     again = screening.screen_stream(screening.parquet_blocks(paths, backwards), scores[:, ::-1], 0.1)
     assert [a.tolist() for a in again] == [a.tolist() for a in whole]
