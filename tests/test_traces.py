@@ -315,8 +315,10 @@ def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch
     with pytest.raises(errors.DataError, match="did you mean"):
         atlas.contrast_tables(tables["heads"], "a1", "b11")
 
-    monkeypatch.setattr(atlas, "frozen", lambda name: tmp_path / name)
+    monkeypatch.setattr(atlas, "frozen", lambda name: tmp_path / "committed" / name)
+    atlas.freeze("tiny", tmp_path / "tiny")
     date = atlas.thaw("tiny", tmp_path / "copy")
+    pd.testing.assert_frame_equal(atlas.read_atlas(tmp_path / "committed" / "tiny")["heads"], tables["heads"])
     assert len(date) == 10
     copy = provenance.read_table(tmp_path / "copy" / "overlap" / "neural.parquet")
     pd.testing.assert_frame_equal(copy, stored)

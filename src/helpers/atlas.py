@@ -35,6 +35,7 @@ from helpers.traces import (
     similarity,
 )
 
+AXES = ("neural", "attention")
 TABLES = ("matrices", "layers", "curve", "heads", "anisotropy", "lengths", "agreement", "agreement-models")
 
 
@@ -263,7 +264,7 @@ def write_atlas(folder: Path | str, atlas: Atlas, **provenance_arguments) -> Non
         **provenance_arguments,
     }
     arguments["parameters"] = atlas.about
-    for axis in ("neural", "attention"):
+    for axis in AXES:
         geometry.write_axis(folder, axis, getattr(atlas, axis), **arguments)
     for name, table in atlas.tables.items():
         provenance.write_table(Path(folder) / "atlas" / f"{name}.parquet", _slim(table), **arguments)
@@ -391,3 +392,25 @@ def trace_study(
     atlas.about["excluded"] = {n: f"fewer than {geometry.MINIMUM} questions with text" for n in few}
     write_atlas(results, atlas, inputs=inputs, seconds=time.monotonic() - started)
     return atlas
+
+
+def freeze(study: str, folder: Path | str) -> Path:
+    """Copy a study's atlas and its neural and attention axes to ``data/traces/<study>``, to be committed.
+
+    The copies hold numbers only and name no inputs, so that they can be read without the study's questions.
+    """
+    target = frozen(study)
+    wanted = [p for kind in ("overlap", "atlas") for p in sorted((Path(folder) / kind).iterdir())]
+    for path in wanted:
+        axis = path.name.removesuffix("-reliability.csv").removesuffix(".parquet")
+        if path.suffix not in (".parquet", ".csv") or (path.parent.name == "overlap" and axis not in AXES):
+            continue
+        table = provenance.read_table(path)
+        known = json.loads(provenance.sidecar(path).read_text(encoding="utf-8"))
+        provenance.write_table(
+            target / path.parent.name / path.name,
+            table,
+            parameters=known["parameters"],
+            seconds=known["seconds"],
+        )
+    return target
