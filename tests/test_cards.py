@@ -1,0 +1,326 @@
+"""Cards, report and the figures of the maps: whole, self-contained, and true to the tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import (
+    cards,
+    diagnosis,
+    figures_pairs,
+    judgement,
+    maps,
+    overlap,
+    paths,
+    provenance,
+    report,
+    studies,
+)
+from helpers.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The laboratory's name over a simulated suite: every artifact that cards and report read."""
+    folder = tmp_path_factory.mktemp("results")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("COMPANION_RESULTS", str(folder))
+    patch.setattr(paths, "GENERATED", folder / "generated")
+    patch.setattr(paths, "FROZEN", folder / "frozen")
+    world = diagnosis.planted(2, models=60, domains=4, bootstraps=60)
+    results = studies.load("lab").results
+    axes = world["axes"]
+    for axis in axes:
+        drop = ["alone"] if axis == "neural" else []
+        value, low, high = (
+            m.drop(index=drop, columns=drop) for m in (axes[axis], axes.low[axis], axes.high[axis])
+        )
+        known = pd.Series(np.linspace(0.5, 0.95, len(value)), index=value.index)
+        overlap.write(results, axis, value, low, high, known)
+    benchmarks = world["benchmarks"].assign(
+        title=lambda t: "Test of " + t["benchmark"] + " | *x*", family="f", n_items=50, chance=0.25
+    )
+    provenance.write_table(results / "benchmarks.csv", benchmarks.assign(usable=True, reason=""))
+    long = (
+        world["scores"]
+        .rename_axis("benchmark")
+        .reset_index()
+        .melt("benchmark", var_name="model", value_name="score")
+    )
+    provenance.write_table(results / "scores.csv", long.assign(n_items=50, stderr=0.05, source="simulated"))
+    signature = pd.DataFrame(
+        {
+            "benchmark": "d0-1",
+            "unit_id": [7, 3, 9],
+            "coef": 0.1,
+            "order": [0, 1, 2],
+            "method": "m",
+            "fold": -1,
+        }
+    )
+    provenance.write_table(results / "signatures.parquet", signature)
+    read = maps.read("lab")
+    findings, _ = diagnosis.diagnose(
+        read, scores=world["scores"], benchmarks=benchmarks, scale=world["scale"]
+    )
+    shared = pd.DataFrame(
+        [
+            {
+                "kind": "contaminated",
+                "a": "d0-1",
+                "b": "d1-0",
+                "axis": "questions",
+                "estimate": 0.3,
+                "flagged": True,
+                "evidence": "6 of 20 questions shared",
+            }
+        ]
+    )
+    findings = pd.concat([findings, shared.reindex(columns=findings.columns)], ignore_index=True)
+    provenance.write_table(results / "diagnosis.csv", findings)
+    provenance.write_table(results / "maps.csv", maps.disentangle(read, draws=12).table())
+    provenance.write_table(results / "redundancy.csv", diagnosis.redundancy(read, draws=12, exact_limit=0))
+    yield "lab"
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def facts(study):
+    return cards.read(study)
+
+
+def test_every_benchmark_has_one_card_with_its_neighbours(facts):
+    text = cards.page(facts)
+    places = cards.anchors(facts)
+    assert len(set(places.values())) == len(facts.names) == 17
+    for name, anchor in places.items():
+        assert text.count(f"({anchor})=") == 1
+        card = cards.card(facts, name)
+        best = maps.neighbours(facts.axes, name, 1)
+        for row in best.itertuples():
+            assert f"](#{places[row.neighbour]}) {row.value:.2f}" in card
+        assert "**Advice.**" in card
+    linked = set(re.findall(r"\(#(card-[a-z0-9-]+)\)", text)) | set(
+        re.findall(r'href="#(card-[a-z0-9-]+)"', text)
+    )
+    assert linked <= set(places.values())
+
+
+def test_cards_say_what_is_missing_and_escape_what_is_not_theirs(facts):
+    card = cards.card(facts, "alone")
+    assert "| neural | missing: not on this axis |" in card
+    assert "## Test of alone \\| \\*x\\*" in card
+
+
+def test_advice_follows_from_the_tables(facts):
+    spare = next(
+        n
+        for n in facts.names
+        if n != "alone"
+        and all(
+            facts.axes.low[a].loc[n, facts.adds.set_index("benchmark").loc[n, "stand_in"]] > facts.levels[a]
+            for a in facts.axes
+        )
+    )
+    say, _ = cards.advice(facts, spare)
+    assert any(s.startswith("On these models it adds little beyond") for s in say)
+    say, _ = cards.advice(facts, "d0-1")
+    assert any("shares questions with *d1-0*" in s for s in say)
+    weak = facts.names[0]
+    say, change = cards.advice(facts, weak)
+    assert "reliability is 0.50" in say[0]
+    assert any("About 4.0 times as many items" in s for s in change)  # 0.8 (1 - 0.5) / (0.5 (1 - 0.8))
+
+
+def test_signature_ids_are_shown_without_text(facts):
+    assert "3 units: `7`, `3`, `9`" in cards.card(facts, "d0-1")
+
+
+def test_unknown_benchmark_is_named(facts):
+    with pytest.raises(DataError, match="did you mean 'd0-1'"):
+        cards.card(facts, "d0_1")
+
+
+def test_pages_are_written_once_and_frozen_copies_serve_without_artifacts(study, monkeypatch, tmp_path):
+    path = cards.write(study)
+    stamp = path.stat().st_mtime_ns
+    assert cards.write(study) == path and path.stat().st_mtime_ns == stamp
+    frozen = cards.freeze(study)
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "empty"))
+    assert cards.write(study).read_text() == frozen.read_text()
+    assert "Frozen on" in frozen.read_text()
+    frozen.unlink()
+    assert "need its maps, which are not here" in cards.write(study).read_text()
+    assert cards.write_all([study]) == [path]
+    assert cards.write_all([]) == [] and not path.exists()
+
+
+def test_report_is_one_file_that_asks_for_nothing(study, tmp_path, capsys):
+    assert report.main(["--study", study, "--output", str(tmp_path)]) == 0
+    html = (tmp_path / "lab-report.html").read_text(encoding="utf-8")
+    assert "0.0 MiB" not in capsys.readouterr().out.splitlines()[0]
+    page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
+    assert "<link" not in page and "<script src" not in page
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    targets = set(re.findall(r'href="#([^"]+)"', page))
+    assert targets <= set(ids)
+    assert len(html) < 7 * 2**20
+    with zipfile.ZipFile(tmp_path / "lab-tables.zip") as archive:
+        names = {n.split("/")[1] for n in archive.namelist()}
+        assert {"maps.csv", "diagnosis.csv", "redundancy.csv", "overlap-semantic.csv", "README.txt"} <= names
+        assert "questions.csv" not in names and "scores.csv" not in names
+
+
+def test_report_without_artifacts_says_what_to_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    assert report.main(["--study", "lab", "--output", str(tmp_path)]) == 1
+    assert "make study STUDY=lab" in capsys.readouterr().err
+    assert report.main(["--study", "lba", "--output", str(tmp_path)]) == 1
+    assert "No study 'lba'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.html"))
+
+
+def test_explorer_holds_every_pair_once_and_finds_its_values(facts):
+    table = maps.pairs(facts.axes)
+    view = figures_pairs.explorer(
+        table,
+        ["signature-crossfit", "semantic", "neural"],
+        name="pairs",
+        alt="Pairs of benchmarks.",
+        caption="Pairs.",
+        flags=facts.findings,
+    )
+    html = view.html
+    data = json.loads(re.search(r'class="companion-pairs-data">(.*?)</script>', html).group(1))
+    spec = view.figure.spec["data"]
+    frame = view.figure.data
+    assert len(data["pairs"]) == len(frame) == 16 * 15 // 2  # `alone` is not on the neural axis
+    assert "16 pairs are not measured" in view.figure.caption
+    for axis, (panel, key) in data["where"].items():
+        drawn = spec[panel]["marker"]["color"] if key == "color" else spec[panel][key]
+        np.testing.assert_allclose(drawn, frame[axis], atol=1e-4)
+    for (i, j), a, b in zip(data["pairs"], frame["a"], frame["b"]):
+        assert (data["names"][i], data["names"][j]) == (a, b)
+    flagged = facts.findings[facts.findings["b"].notna() & facts.findings["kind"].isin(["hidden kinship"])]
+    assert sum(f >= 0 for f in data["flag"]) >= min(1, len(flagged))
+    with pytest.raises(DataError, match="needs 'performance'"):
+        figures_pairs.explorer(
+            table.drop(columns="performance"), ["semantic"], name="p", alt="Pairs here.", caption="Pairs."
+        )
+
+
+def test_large_suites_are_sampled_and_say_so():
+    random = np.random.default_rng(0)
+    names = [f"benchmark-{i:03d}" for i in range(120)]
+    axes = {
+        a: pd.DataFrame(np.corrcoef(random.normal(size=(120, 30))), names, names)
+        for a in ("performance", "semantic", "neural")
+    }
+    table = maps.pairs(axes)
+    flags = pd.DataFrame({"kind": ["hidden kinship"], "a": [names[5]], "b": [names[99]]})
+    view = figures_pairs.explorer(
+        table, ["semantic", "neural"], name="p", alt="Pairs here.", caption="Pairs.", flags=flags
+    )
+    assert len(view.figure.data) == figures_pairs.MAX_PAIRS
+    assert "2,000 of 7,140 pairs" in view.figure.caption
+    kept = view.figure.data[view.figure.data["flag"] != ""]
+    assert kept[["a", "b"]].to_numpy().tolist() == [[names[5], names[99]]]
+    assert len(view.html) < 2**20
+
+
+def test_map_figure_draws_each_benchmark_once(facts):
+    result = maps.disentangle(facts.axes, draws=12)
+    figure = figures_pairs.disentanglement(
+        result, name="map", alt="The map of benchmarks.", caption="The map."
+    )
+    names = [t for t in figure.spec["data"] if t["mode"] == "markers+text"]
+    assert sorted(names[0]["text"]) == sorted(facts.names)
+    spokes = [
+        t
+        for t in figure.spec["data"]
+        if t["mode"] == "lines" and len(t["x"]) == 3 * len(facts.axes["semantic"])
+    ]
+    assert spokes
+    assert len(figure.data) == 4 * len(facts.names)
+
+
+def test_ternary_takes_two_or_three_axes(facts):
+    table = maps.pairs(facts.axes)
+    words = {"alt": "Shares of the axes.", "caption": "Shares."}
+    for predictors in (["semantic", "neural"], ["signature-crossfit", "semantic", "neural"]):
+        figure = figures_pairs.ternary(
+            maps.profile(table, predictors=predictors), predictors, name="t", **words
+        )
+        assert any(t["mode"] == "markers" for t in figure.spec["data"])
+    with pytest.raises(DataError, match="two or three axes"):
+        figures_pairs.ternary(maps.profile(table, predictors=["semantic"]), ["semantic"], name="t", **words)
+
+
+def test_judgement_finds_what_was_planted():
+    world = diagnosis.planted(0, models=150)
+    axes, names = world["axes"], world["axes"].names
+    table = judgement.agreement(axes, 199).set_index(["a", "b"])
+    assert table.loc[("semantic", "neural"), "p_holm"] < 0.05
+    assert table.loc[("semantic", "neural"), "rho"] > 0.2
+    nuisances = judgement.covariates(world["benchmarks"], names)
+    assert list(nuisances) == ["same format"]
+    explained = judgement.explain(axes, ["semantic"], nuisances=nuisances, permutations=199)
+    part = explained[explained["reading"] == "as measured"].set_index("predictor")
+    assert part.loc["same format", "p"] < 0.05 and part.loc["same format", "coef"] > 0
+    assert "corrected for reliability" not in set(explained["reading"])  # no reliabilities were given
+
+
+def test_block_contrast_equals_plain_means_and_holds_its_level():
+    random = np.random.default_rng(0)
+    names = [f"b{i}" for i in range(18)]
+    functions = pd.Series(np.repeat(["code", "knowledge", "logic"], 6), index=names)
+    matrix = pd.DataFrame(np.corrcoef(random.normal(size=(18, 40))), names, names)
+    found = judgement.block_contrast(matrix, functions, ("code",), None, permutations=99)
+    cross = [(i, j) for k, i in enumerate(names) for j in names[k + 1 :] if functions[i] != functions[j]]
+    inside = [matrix.loc[p] for p in cross if "code" in (functions[p[0]], functions[p[1]])]
+    outside = [matrix.loc[p] for p in cross if "code" not in (functions[p[0]], functions[p[1]])]
+    assert found["difference"] == pytest.approx(np.mean(inside) - np.mean(outside))
+    p = [
+        judgement.block_contrast(
+            pd.DataFrame(np.corrcoef(np.random.default_rng(s).normal(size=(18, 40))), names, names),
+            functions,
+            ("code",),
+            None,
+            permutations=99,
+        )["p"]
+        for s in range(40)
+    ]
+    assert np.mean(np.array(p) <= 0.05) <= 0.15
+    assert np.isnan(judgement.block_contrast(matrix, functions, ("music",), None)["difference"])
+
+
+def test_level_is_the_plain_median_and_share():
+    names = [f"b{i}" for i in range(9)]
+    matrix = pd.DataFrame(np.corrcoef(np.random.default_rng(0).normal(size=(9, 5))), names, names)
+    values = matrix.to_numpy()[np.triu_indices(9, 1)]
+    found = judgement.level(matrix, 50)
+    assert found["above_0.5"] == pytest.approx((values > 0.5).mean())
+    assert found["median"] == pytest.approx(np.sort(values)[len(values) // 2 - 1])
+    assert found["median_low"] <= found["median"] <= found["median_high"]
+
+
+def test_scale_free_takes_out_scale():
+    random = np.random.default_rng(0)
+    scale = pd.Series(random.normal(size=40), index=[f"m{i}" for i in range(40)])
+    scores = pd.DataFrame(
+        scale.to_numpy() + random.normal(size=(6, 40)) * 0.4,
+        index=[f"b{i}" for i in range(6)],
+        columns=scale.index,
+    )
+    raw = overlap.performance(scores).to_numpy()[np.triu_indices(6, 1)].mean()
+    fixed = judgement.scale_free(scores, scale, list(scores.index)).to_numpy()[np.triu_indices(6, 1)].mean()
+    assert raw > 0.7 and abs(fixed) < 0.2
+    assert judgement.scale_free(scores, scale.head(5), list(scores.index)) is None
