@@ -171,11 +171,12 @@ def test_stream_across_tiles_with_heavy_ties(monkeypatch):
 
 
 def test_a_misleading_sample_is_noticed():
-    """Extremes that sit exactly where a sample looks make it cut too far out: the count must catch that."""
+    """Extremes that sit where a stream takes its sample make it cut too far out: the count must notice."""
     rng = np.random.default_rng(6)
     scores = rng.normal(size=(2, 10))
     surprisal = rng.normal(size=(40_000, 10))
-    surprisal[::16] = np.where(rng.random((2500, 1)) < 0.5, 1, -1) * scores[0]  # stride of a stream
+    follows = np.where(rng.random((4096, 1)) < 0.5, 1, -1) * scores[0]
+    surprisal[:4096] = follows + 0.5 * rng.normal(size=(4096, 10))  # in the first tile only
     gamma = screening.thrush(surprisal, scores)
     whole = []
     for column in gamma.T:
