@@ -36,6 +36,7 @@ from tqdm import tqdm
 from helpers import datasets, paths, provenance, studies
 from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
 
+OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
 
 
@@ -318,7 +319,7 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
 def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
     """Record a successful run beside its executed copy."""
     missing = [
-        n for n, d in _digests(item.study, item.outputs).items() if d is None and not n.startswith("overlap/")
+        n for n, d in _digests(item.study, item.outputs).items() if d is None and not n.startswith(OPTIONAL)
     ]
     if missing:
         raise RunError(f"{item}: the notebook ended without writing {', '.join(missing)}, which it declares.")
