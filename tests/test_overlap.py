@@ -354,6 +354,22 @@ def test_own_text_is_excluded_from_selection():
         overlap.select(x, y, 40, "top", exclude=barred[:5])
 
 
+def test_standardising_by_unit_or_not_at_all_keeps_the_level():
+    x = population(units=100)[0]
+    x = x + np.linspace(0, 20, 32)  # a strong general level
+    chosen = {"a": [0, 1, 2], "b": [3, 4]}
+    assert np.ptp(overlap.activity(x, chosen).to_numpy()) < 5
+    for how in ("unit", "none"):
+        u = overlap.activity(x, chosen, standardise=how)
+        assert (inference.spearman(np.vstack([u, np.arange(32)]))[:2, 2] > 0.9).all()
+    z = (x[:2] - x[:2].mean(axis=1, keepdims=True)) / x[:2].std(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        overlap.activity(x, {"a": [0, 1]}, standardise="unit").loc["a"], z.mean(axis=0)
+    )
+    with pytest.raises(ValueError, match="did you mean 'model'"):
+        overlap.activity(x, chosen, standardise="models")
+
+
 def test_unit_reliability_is_high_where_units_say_the_same():
     x, y, _ = population(units=600, signal=3.0)
     chosen = dict(enumerate(overlap.pick(screening.thrush(x, y), 60)))

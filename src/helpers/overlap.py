@@ -20,6 +20,7 @@ from helpers import inference, provenance, screening
 from helpers.errors import DataError, nearest
 
 Level = Literal["log", "raw"]
+Standardise = Literal["model", "unit", "none"]
 Design = Literal["auto", "three-way", "two-way"]
 MIN_PART = 4  # models in any part of a cross-fit
 AXES = ("performance", "semantic", "signature", "signature-crossfit", "neural", "attention")
@@ -160,7 +161,7 @@ def _check_surprisal(surprisal, level: Level) -> tuple[np.ndarray, list]:
 class _Pool:
     """z-scores of selected units against each model's mean and sd over the whole matrix."""
 
-    def __init__(self, surprisal, level: Level) -> None:
+    def __init__(self, surprisal, level: Level, standardise: Standardise = "model") -> None:
         self.values, self.models = _check_surprisal(surprisal, level)
         self.level = level
         with warnings.catch_warnings():
@@ -175,12 +176,28 @@ class _Pool:
                     + ", so its perplexity cannot be z-scored. Leave the model out."
                 )
 
+        if standardise not in ("model", "unit", "none"):
+            raise ValueError(
+                f"standardise is '{standardise}'; {nearest(str(standardise), ['model', 'unit', 'none'])}"
+            )
+        self.standardise = standardise
+
     def _level(self, x: np.ndarray) -> np.ndarray:
         x = x.astype(np.float64)
         return np.exp(x) if self.level == "raw" else x
 
     def z(self, units: np.ndarray, models=slice(None)) -> np.ndarray:
-        return (self._level(self.values[units][:, models]) - self.mean[models]) / self.sd[models]
+        x = self._level(self.values[units][:, models])
+        if self.standardise == "none":
+            return x
+        if self.standardise == "model":
+            return (x - self.mean[models]) / self.sd[models]
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # a unit that none of these models measured stays NaN
+            mean, sd = np.nanmean(x, axis=1, keepdims=True), np.nanstd(x, axis=1, keepdims=True)
+        return (x - mean) / np.where(sd > 0, sd, 1.0)
 
     def mean_z(self, units: np.ndarray, signs: np.ndarray | None, models=slice(None)) -> np.ndarray:
         z = self.z(units, models)
@@ -193,18 +210,27 @@ class _Pool:
         return np.where(count > 0, np.where(known, z, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def activity(surprisal, signatures: Mapping[Any, Any], *, level: Level = "log", signed: bool = False):
+def activity(
+    surprisal,
+    signatures: Mapping[Any, Any],
+    *,
+    level: Level = "log",
+    signed: bool = False,
+    standardise: Standardise = "model",
+) -> pd.DataFrame:
     """Mean z-scored (log-)perplexity of each model on each benchmark's signature.
 
     ``u_i(S) = mean over j in S of (x_ij - mu_i) / sd_i`` with mu_i, sd_i over the WHOLE matrix of model i.
     Parameters as in :func:`signature`. Returns a DataFrame (n_benchmarks, n_models). With `signed`, units
-    that fall as the score rises are turned round, so that a large u predicts a large score.
+    that fall as the score rises are turned round, so that a large u predicts a large score. Other ways than the
+    paper's to put units and models on one scale: ``standardise="unit"`` z-scores each unit over the models, so that
+    every unit weighs the same and each model's general level stays in; ``"none"`` takes plain (log-)perplexity.
 
     >>> x = np.array([[1.0, 2.0], [2.0, 2.0], [3.0, 5.0]])
     >>> activity(x, {"a": [0], "b": [2]}).round(3).to_numpy().tolist()
     [[-1.225, -0.707], [1.225, 1.414]]
     """
-    pool = _Pool(surprisal, level)
+    pool = _Pool(surprisal, level, standardise)
     index = pd.Index(list(signatures))
     rows = [pool.mean_z(*_members(n, s, len(pool.values), signed)) for n, s in signatures.items()]
     return pd.DataFrame(
@@ -567,6 +593,7 @@ def crossfit(
     design: Design = "auto",
     level: Level = "log",
     signed: bool = True,
+    standardise: Standardise = "model",
     covariate=None,
     bootstraps: int = 200,
     seed: int = 0,
@@ -585,6 +612,8 @@ def crossfit(
     design : "three-way": benchmark a selects on models A1, b on A2, they are compared on B, all disjoint.
         "two-way": both select on A and are compared on B. "auto": three-way where the groups allow it.
     signed : turn units round by their association (default; see :func:`signature`).
+    standardise : "model": z-scores within each model, as the paper does; "unit" and "none" keep each model's
+        general level (:func:`activity`).
     bootstraps : for the interval (0: none). Groups are resampled, single models where there are fewer than 8
         groups; the selection of each split stays fixed.
 
@@ -602,7 +631,7 @@ def crossfit(
     agree on B whatever they mean, even when no unit is related to any score. Only disjoint selection removes
     that, at the price of smaller parts.
     """
-    pool = _Pool(surprisal, level)
+    pool = _Pool(surprisal, level, standardise)
     y, names, _ = inference.as_rows(scores, "scores")
     n_units, n_models = pool.values.shape
     if y.shape[1] != n_models:
@@ -688,6 +717,7 @@ def crossfit(
         "method": method,
         "level": level,
         "signed": signed,
+        "standardise": standardise,
         "models": n_models,
         "groups": int(codes.max() + 1),
         "part_sizes": np.bincount(part).tolist(),

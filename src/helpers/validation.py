@@ -69,6 +69,7 @@ def permutation_r2(
     *,
     ratio: float = 0.01,
     permutations: int = 20,
+    exclude=None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """In-sample R2 of forward AIC against the same on permuted scores, screening included.
@@ -77,6 +78,7 @@ def permutation_r2(
     ----------
     sizes : numbers of terms at which R2 is read off one path; where AIC stops earlier, its last R2 stands.
     permutations : permuted score tables (each benchmark permuted on its own).
+    exclude : as in :func:`overlap.select`: units that are a benchmark's own text.
 
     Returns
     -------
@@ -86,9 +88,12 @@ def permutation_r2(
     x = np.asarray(surprisal)
     y, names, _ = inference.as_rows(scores, "scores")
     rng = np.random.default_rng(seed)
-    real, terms = _aic_paths(x, y, sizes, ratio)
+    real, terms = _aic_paths(x, y, sizes, ratio, exclude)
     null, null_terms = zip(
-        *(_aic_paths(x, permute_scores(y, rng, "independent"), sizes, ratio) for _ in range(permutations))
+        *(
+            _aic_paths(x, permute_scores(y, rng, "independent"), sizes, ratio, exclude)
+            for _ in range(permutations)
+        )
     )
     null, null_terms = np.stack(null), np.stack(null_terms)
     rows = []
@@ -112,9 +117,11 @@ def permutation_r2(
     return pd.DataFrame(rows, columns=columns)
 
 
-def _aic_paths(x, y, sizes, ratio) -> tuple[np.ndarray, np.ndarray]:
+def _aic_paths(x, y, sizes, ratio, exclude) -> tuple[np.ndarray, np.ndarray]:
     r2, terms = np.empty((len(y), len(sizes))), np.empty(len(y), dtype=int)
     statistic = screening.thrush(x, y)
+    if exclude is not None:
+        statistic[np.asarray(exclude, dtype=bool)] = np.nan
     for i, units in enumerate(screening.screen(statistic, ratio)):
         known = ~np.isnan(y[i])
         features, score = x[units][:, known].T.astype(np.float64), y[i, known]
@@ -134,6 +141,7 @@ def cross_validated_r2(
     k: int | None = None,
     terms: int = 3,
     folds: int | None = None,
+    exclude=None,
     permute: bool = False,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -146,6 +154,7 @@ def cross_validated_r2(
         squares, two components, same units), "forward_aic" (`terms` terms from the same units).
     k : units kept by screening, default ``min(200, n_units // 5)``.
     folds : put the groups in this many folds at random; None: one fold a group.
+    exclude : as in :func:`overlap.select`: units that are a benchmark's own text.
     permute : permute the scores first (one draw of the null).
 
     Returns
@@ -180,7 +189,7 @@ def cross_validated_r2(
     for fold in np.unique(codes):
         test = codes == fold
         train = ~test
-        chosen = overlap.select(x[:, train], y[:, train], k, "top")
+        chosen = overlap.select(x[:, train], y[:, train], k, "top", exclude=exclude)
         for i, c in enumerate(chosen):
             here = np.flatnonzero(train & ~np.isnan(y[i]))
             if c is None or len(here) < inference.MIN_MODELS - 1:
