@@ -30,11 +30,17 @@ from helpers.traces import (
     agreement,
     anisotropy,
     collect_all,
+    profiles,
     random_twin,
     second_order,
     similarity,
+    spaces,
 )
 
+MEASURES = {  # the first is the default of the axis, the others its controls
+    "activation": ("whitened", "centroid", "centred", "zscored"),
+    "attention": ("zscored", "centroid", "centred"),
+}
 AXES = ("neural", "attention")
 TABLES = ("matrices", "layers", "curve", "heads", "anisotropy", "lengths", "agreement", "agreement-models")
 
@@ -79,7 +85,7 @@ def measure_all(
 ) -> Atlas:
     """Turn traces of trained models and of their untrained twins into an :class:`Atlas`."""
     common = {"bootstraps": bootstraps, "splits": splits, "seed": seed}
-    brief = {"bootstraps": 0, "splits": 10, "seed": seed}
+    brief = {"bootstraps": 0, "splits": 6, "seed": seed}
     neural, attention = (similarity(models, kind, **common) for kind in ("activation", "attention"))
     kept = list(neural.matrix.index)
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in TABLES}
@@ -88,14 +94,13 @@ def measure_all(
             own = {n: own[n] for n in kept if n in own}
             who = {"model": model, "twin": twin}
             parts["anisotropy"].append(anisotropy(own).assign(**who))
-            for kind, measures in (
-                ("activation", ("whitened", "centroid", "centred", "zscored")),
-                ("attention", ("zscored", "centroid", "centred")),
-            ):
+            for kind, measures in MEASURES.items():
+                cloud = spaces(own) if kind == "activation" else profiles(own)
                 for name in measures:
-                    result = similarity(own, kind, name, bootstraps=0, splits=0)
+                    result = geometry.compare(cloud, name, bootstraps=0, splits=0)
                     parts["matrices"].append(_pairs(result.matrix, **who, kind=kind, measure=name))
-            for layer in range(next(iter(own.values())).layers + 1):
+            depth = next(iter(own.values())).layers
+            for layer in sorted({*range(0, depth, -(-depth // 12)), depth}):  # a dozen layers draw the curve
                 result = similarity(own, layer=layer, **brief)
                 parts["layers"].append(_pairs(result.matrix, **who, layer=layer))
                 reliability = geometry.matrix_reliability(result)
@@ -105,7 +110,7 @@ def measure_all(
         default = result.settings["measure"]
         parts["matrices"].append(_pairs(result.matrix, model="mean", twin=False, kind=kind, measure=default))
         if twins:
-            control = similarity(twins, kind, **brief)
+            control = similarity(twins, kind, bootstraps=0, splits=0)
             parts["matrices"].append(
                 _pairs(control.matrix, model="mean", twin=True, kind=kind, measure=default)
             )
