@@ -109,6 +109,7 @@ def test_span_outside_the_text_is_named():
         byte_spans("abc", [(0, 4)])
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_byte_offsets_are_those_of_utf8(text):
     assert byte_offsets(text).tolist() == [len(text[:k].encode()) for k in range(len(text) + 1)]
@@ -117,6 +118,7 @@ def test_byte_offsets_are_those_of_utf8(text):
 spans = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9)), max_size=15)
 
 
+@settings(deadline=None)
 @given(spans, st.lists(st.integers(0, 70), min_size=2, max_size=20), st.randoms())
 def test_property_any_tokens_any_units_conserve(tokens, cuts, random):
     tokens = [(a, a + w) for a, w in tokens]

@@ -93,7 +93,7 @@ class Local:
                 if attempt == ATTEMPTS:
                     raise UnavailableError(
                         f"worker processes died {ATTEMPTS} times ({len(waiting)} tasks open): most likely memory "
-                        "ran out. Use fewer workers, a smaller batch_tokens, or a smaller model."
+                        "ran out (fewer workers, a smaller batch_tokens or model), or a script without `if __name__ == '__main__'`"
                     ) from None
             finally:
                 executor.shutdown(wait=False, cancel_futures=True)
@@ -119,7 +119,7 @@ class Dask:
         for number, task in enumerate(tasks):  # earlier tasks first: blocks of one model stay together
             futures[self.client.submit(function, *task, priority=-number, **options)] = number
         try:
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=self.client.loop):
                 result = future.result()
                 yield futures.pop(future), result
                 future.release()  # the scheduler forgets the result at once

@@ -65,6 +65,18 @@ def entries(study: studies.Study) -> list[studies.ModelEntry]:
     )
 
 
+def is_measured_here(study: studies.Study) -> bool:
+    """Return whether the study's surprisal is extracted by this project rather than read from numbers.
+
+    >>> is_measured_here(studies.load("lab"))
+    True
+    """
+    try:
+        return bool(entries(study))
+    except StudyError:
+        return False
+
+
 def blocks(study: studies.Study) -> list[Block]:
     """Return the corpus of a prepared study in blocks of ``extraction.shard_documents`` documents.
 
