@@ -4,6 +4,7 @@ import asyncio
 import functools
 import http.server
 import itertools
+import json
 import os
 import re
 import shutil
@@ -16,8 +17,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import book, figures, paths
-from helpers.errors import UnavailableError
+from helpers import book, figures, paths, provenance
+from helpers.errors import StaleArtifactError, UnavailableError
 
 SITE = Path(
     os.environ.get("COMPANION_SITE") or paths.BOOK / "_build" / "html"
@@ -290,6 +291,45 @@ def test_a_warning_stops_the_build_and_is_named(tmp_path):
         book.build(tmp_path)
     with pytest.raises(book.BookError, match=r"no _config\.yml"):
         book.build(tmp_path / "empty")
+
+
+@pytest.fixture
+def laboratory(tmp_path, monkeypatch):
+    """Artifacts of a study with four benchmarks; the pair (a1, b1) is the same in two axes only."""
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    names = ["b2", "a1", "b1", "a2"]
+    described = pd.DataFrame({"benchmark": names, "function": ["b", "a", "b", "a"], "format": "choice"})
+    provenance.write_table(tmp_path / "lab" / "benchmarks.csv", described)
+    for axis, value in (("performance", 0.9), ("semantic", 0.8), ("signature-crossfit", -0.7)):
+        rows = [
+            (a, b, value if {a, b} == {"a1", "b1"} else 0.1, -1.0, 1.0)
+            for a, b in itertools.combinations(names, 2)
+        ]
+        table = pd.DataFrame(rows, columns=["a", "b", "value", "low", "high"])
+        provenance.write_table(tmp_path / "lab" / "overlap" / f"{axis}.parquet", table)
+    return tmp_path
+
+
+def test_landing_map_shows_the_artifacts(laboratory):
+    text = book.landing_map(target=laboratory / "map.html").read_text(encoding="utf-8")
+    spec = json.loads(text.split('<script type="application/json">')[1].split("</script>")[0])
+    assert [t["x"] for t in spec["data"]] == [["a1", "a2", "b2", "b1"]] * 3
+    assert [t["z"][0][3] for t in spec["data"]] == [t["z"][3][0] for t in spec["data"]] == [0.9, 0.8, -0.7]
+    assert all(t["z"][i][i] == 1 and t["zmin"] == -t["zmax"] == -1 for t in spec["data"] for i in range(4))
+    assert "Three heat maps of the same 4 benchmarks" in text
+
+
+def test_landing_page_says_when_nothing_was_run(laboratory):
+    (laboratory / "lab" / "overlap" / "semantic.parquet").unlink()
+    text = book.landing_map(target=laboratory / "map.html").read_text(encoding="utf-8")
+    assert "make book" in text and "figure" not in text
+
+
+def test_landing_map_refuses_damaged_artifacts(laboratory):
+    (laboratory / "lab" / "overlap" / "semantic.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StaleArtifactError, match="damaged or edited"):
+        book.landing_map(target=laboratory / "map.html")
+    assert not (laboratory / "map.html").exists()
 
 
 # ---- the built book ----

@@ -1,11 +1,14 @@
 """Figures: accessible, escaped, valid, small, and true to their data."""
 
+import ast
 import base64
+import inspect
 import io
 import json
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
+import jupytext
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import figures, fragments
+from helpers import figures, fragments, paths
 from helpers.errors import DataError
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&<b>$x$"
@@ -350,3 +353,14 @@ def test_source_is_named_when_the_runner_says_it(monkeypatch):
     assert "Made by" not in figure.html
     monkeypatch.setenv("COMPANION_SOURCE", "notebooks/a.md, study lab")
     assert "Made by notebooks/a.md, study lab." in figure.html
+
+
+@pytest.mark.parametrize("path", sorted(paths.NOTEBOOKS.glob("*.md")), ids=lambda p: p.stem)
+def test_notebooks_call_figures_as_they_are(path):
+    cells = [c.source for c in jupytext.read(path).cells if c.cell_type == "code"]
+    for call in (n for source in cells for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)):
+        if not (isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "figures"):
+            continue
+        given = {k.arg: k.value for k in call.keywords}
+        if None not in given:  # no **options
+            inspect.signature(getattr(figures, call.func.attr)).bind(*call.args, **given)

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from helpers import paths
 from helpers.errors import CompanionError, UnavailableError
 
@@ -77,6 +79,105 @@ def build(book: Path | str = paths.BOOK, *, fresh: bool = False) -> Path:
     return book / "_build" / "html"
 
 
+def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-map.html") -> Path:
+    """Write the map of the landing page: the three overlaps of one study, side by side, from its artifacts.
+
+    Where a study has not been run yet the page says so. Raises StaleArtifactError for damaged artifacts.
+    """
+    from helpers import (
+        figures,
+        provenance,
+    )  # plotting libraries load slowly, and a check of the page needs none
+
+    folder = paths.results(study)
+    panels = {
+        "performance": "the same scores?",
+        "semantic": "the same questions?",
+        "signature-crossfit": "the same signature?",
+    }
+    sources = {axis: folder / "overlap" / f"{axis}.parquet" for axis in panels}
+    if not all(p.exists() for p in [folder / "benchmarks.csv", *sources.values()]):
+        text = (
+            "<p><em>The map appears here when the laboratory has been run: <code>make book</code>.</em></p>"
+        )
+        provenance.write_atomic(target, lambda t: t.write_text(text + "\n", encoding="utf-8"))
+        return target
+    benchmarks = provenance.read_table(folder / "benchmarks.csv").set_index("benchmark")
+    long = {axis: provenance.read_table(path) for axis, path in sources.items()}
+    known = set.intersection(*(set(t["a"]) | set(t["b"]) for t in long.values()))
+    order = [b for b in benchmarks.sort_values(["function", "format"], kind="stable").index if b in known]
+    functions = benchmarks.loc[order, "function"]
+    starts = [i for i, f in enumerate(functions) if i and f != functions.iloc[i - 1]]
+    layout: dict = {"height": 270, "showlegend": False, "shapes": [], "annotations": []}
+    phone: dict = {"height": 900}
+    traces = []
+    for k, (axis, title) in enumerate(panels.items()):
+        side = "" if k == 0 else str(k + 1)
+        matrix = long[axis].pivot(index="a", columns="b", values="value").reindex(index=order, columns=order)
+        matrix = matrix.fillna(matrix.T).to_numpy().copy()  # a file may hold each pair once
+        matrix[range(len(order)), range(len(order))] = 1
+        traces.append(
+            {
+                "type": "heatmap",
+                "x": [figures.plot_text(b) for b in order],
+                "y": [figures.plot_text(b) for b in order],
+                "z": matrix.tolist(),
+                "xaxis": f"x{side}",
+                "yaxis": f"y{side}",
+                "zmin": -1,
+                "zmax": 1,
+                "colorscale": figures.scale(figures.DIVERGING),
+                "showscale": k == 2,
+                "colorbar": {
+                    "title": {"text": "overlap", "side": "right"},
+                    "thickness": 10,
+                    "outlinewidth": 0,
+                },
+                "hovertemplate": "<b>%{y}</b><br>%{x}<br>%{z:.2f}<extra></extra>",
+            }
+        )
+        shared = {"type": "category", "showticklabels": False, "showgrid": False}
+        layout[f"xaxis{side}"] = shared | {
+            "domain": [k * 0.345, k * 0.345 + 0.31],
+            "anchor": f"y{side}",
+        }
+        layout[f"yaxis{side}"] = shared | {"autorange": "reversed", "anchor": f"x{side}"}
+        phone[f"xaxis{side}"] = {"domain": [0.12, 0.88]}
+        phone[f"yaxis{side}"] = {"domain": [1 - k * 0.36 - 0.28, 1 - k * 0.36]}
+        place = {"xref": f"x{side} domain", "yref": f"y{side} domain", "x": 0.5, "y": 1, "yanchor": "bottom"}
+        layout["annotations"].append(place | {"text": title, "showarrow": False, "font": {"size": 14}})
+        for at in starts:
+            line = {
+                "type": "line",
+                "xref": f"x{side}",
+                "yref": f"y{side}",
+                "line": {"color": "#14181e", "width": 1},
+            }
+            ends = {"from": -0.5, "to": len(order) - 0.5, "at": at - 0.5}
+            layout["shapes"].append(
+                line | {"x0": ends["from"], "x1": ends["to"], "y0": ends["at"], "y1": ends["at"]}
+            )
+            layout["shapes"].append(
+                line | {"x0": ends["at"], "x1": ends["at"], "y0": ends["from"], "y1": ends["to"]}
+            )
+    data = pd.concat(
+        [t.assign(axis=axis)[["axis", "a", "b", "value", "low", "high"]] for axis, t in long.items()]
+    )
+    kinds = ", ".join(dict.fromkeys(functions))
+    figure = figures.plotly(
+        {"data": traces, "layout": layout},
+        name="landing-map",
+        alt=f"Three heat maps of the same {len(order)} benchmarks: overlap in scores, in questions, in signatures.",
+        caption=f"{len(order)} benchmarks of a laboratory whose truth is known, in the same order in all three maps, "
+        f"sorted by the function they test ({kinds}; lines separate them). Red: they agree. Blue: they contradict. "
+        "Computed by this build.",
+        data=data.reset_index(drop=True),
+    )
+    figure.spec["phone"] = phone
+    provenance.write_atomic(target, lambda t: t.write_text(figure.html + "\n", encoding="utf-8"))
+    return target
+
+
 def _complaint(log: str, book: Path) -> str:
     """Return a message with every warning of a build log, paths relative to the book.
 
@@ -99,6 +200,11 @@ def _complaint(log: str, book: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        print(f"The book is in {paths.label(build(*sys.argv[1:2]))}/index.html")
+        if len(sys.argv) == 1:
+            from helpers import pages
+
+            pages.write_all()
+            landing_map()
+        print(f"The book is in {paths.label(build(*sys.argv[1:2]))}/index.html.")
     except CompanionError as error:
         sys.exit(str(error))

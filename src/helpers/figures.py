@@ -41,11 +41,18 @@ PLOTLY_COLOURS = dict(
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # ColorBrewer's RdBu: blue below zero, red above
+DIVERGING = tuple(
+    "#053061 #2065ab #4393c3 #90c4dd #d1e5f0 #f7f6f6 #fddbc7 #f3a481 #d6604d #b1182b #67001f".split()
+)
 # cividis: the same to readers with and without colour blindness
+SEQUENTIAL = tuple(
+    "#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split()
+)
 GREY = "rgba(128,128,128,0.35)"
 
 
-def _scale(colours: Sequence[str]) -> list[list[Any]]:
+def scale(colours: Sequence[str]) -> list[list[Any]]:
+    """Return plotly's colour scale through `colours` at equal steps."""
     return [[round(i / (len(colours) - 1), 3), c] for i, c in enumerate(colours)]
 
 
@@ -331,7 +338,7 @@ def heatmap(
         "z": compact(values, 4),
         "zmin": zmin,
         "zmax": zmax,
-        "colorscale": _scale(DIVERGING if diverging else SEQUENTIAL),
+        "colorscale": scale(DIVERGING if diverging else SEQUENTIAL),
         "hoverongaps": True,
         "xgap": 1 if len(columns) <= 30 else 0,
         "ygap": 1 if len(rows) <= 30 else 0,
@@ -571,7 +578,7 @@ def scatter(
             if numeric:
                 marker |= {
                     "color": piece[color].tolist(),
-                    "colorscale": _scale(SEQUENTIAL),
+                    "colorscale": scale(SEQUENTIAL),
                     "cmin": frame[color].min(),
                     "cmax": frame[color].max(),
                     "colorbar": {
@@ -990,7 +997,7 @@ def plotly(
         layout[key] = _axis() | (own.get(key) or {})
     for trace in content.get("data", []):
         if trace.get("type") == "heatmap" and "coloraxis" not in trace:
-            trace.setdefault("colorscale", _scale(SEQUENTIAL))
+            trace.setdefault("colorscale", scale(SEQUENTIAL))
     words = own.get("title")
     words = words.get("text") if isinstance(words, Mapping) else words
     layout.pop("title", None)
@@ -1008,11 +1015,3 @@ def plotly(
         static=static,
         title=title or words or "",
     )
-
-
-DIVERGING = (
-    *"#053061 #2065ab #4393c3 #90c4dd #d1e5f0 #f7f6f6 #fddbc7 #f3a481 #d6604d #b1182b #67001f".split(),
-)
-SEQUENTIAL = (
-    *"#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split(),
-)

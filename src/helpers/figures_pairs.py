@@ -183,7 +183,7 @@ def ternary(
         "size": 6,
         "opacity": 0.75,
         "color": drawn[target].tolist(),
-        "colorscale": figures._scale(figures.SEQUENTIAL),
+        "colorscale": figures.scale(figures.SEQUENTIAL),
         "showscale": True,
         "colorbar": bar,
     }
@@ -318,7 +318,7 @@ def explorer(
                     "size": 5,
                     "opacity": 0.7,
                     "color": drawn[target].tolist(),
-                    "colorscale": figures._scale(figures.SEQUENTIAL),
+                    "colorscale": figures.scale(figures.SEQUENTIAL),
                     "showscale": k == 0,
                     "colorbar": bar,
                 },

@@ -342,7 +342,9 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                 axes = canvas.add_subplot()
             else:
                 (x0, x1), (y0, y1) = x_axis.get("domain", (0, 1)), y_axis.get("domain", (0, 1))
-                axes = canvas.add_axes((0.1 + 0.86 * x0, 0.12 + 0.8 * y0, 0.86 * (x1 - x0), 0.8 * (y1 - y0)))
+                axes = canvas.add_axes(
+                    (0.1 + 0.82 * x0, 0.14 + 0.74 * y0, 0.82 * (x1 - x0), 0.74 * (y1 - y0))
+                )
             mine = [t for t in traces if (t.get("xaxis", "x"), t.get("yaxis", "y")) == (x, y)]
             mine = [_shared_colours(layout, t) for t in mine]
             _draw_panel(canvas, axes, mine, x_axis, y_axis, layout.get("barmode", "group"))
@@ -383,6 +385,8 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                         va="bottom",
                         fontsize=7,
                     )
+                elif (note.get("xref"), note.get("yref")) == (f"{x} domain", f"{y} domain"):
+                    axes.set_title(html.unescape(note["text"]), fontsize=8)
                 elif note.get("yref") == "paper" and note.get("xref", "x") == x and note.get("text"):
                     place = axes.get_xaxis_transform()
                     axes.text(
@@ -600,7 +604,9 @@ def _draw_panel(
                     )
         named = named or bool(label and trace.get("showlegend", True))
     for side, axis, setter in (("x", x_axis, axes.xaxis), ("y", y_axis, axes.yaxis)):
-        if places[side]:
+        if axis.get("showticklabels") is False:
+            setter.set_ticks([])
+        elif places[side]:
             names = list(places[side])
             step = math.ceil(len(names) / 60)
             shown = [n if len(str(n)) <= 30 else str(n)[:29] + "…" for n in names]
