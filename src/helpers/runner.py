@@ -358,7 +358,7 @@ def run(
         else:
             waiting += [task(study, n) for n in chosen]
     jobs = jobs or max(1, min(len(waiting), os.cpu_count() or 1))
-    ran, done, running = 0, set(), {}
+    ran, running = 0, {}
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     }
@@ -366,39 +366,37 @@ def run(
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         while waiting or running:
-            produced = {(t.study.name, o) for t in [*waiting, *running.values()] for o in t.outputs}
-            for item in [
-                t
-                for t in waiting
-                if not any((t.study.name, i) in produced for i in t.inputs if i not in t.outputs)
-            ]:
-                if len(running) >= jobs:
-                    break
+            ready = _ready(waiting, running.values())
+            if ready and len(running) < jobs:
+                item = ready[0]
                 waiting.remove(item)
                 reason = "asked for" if force else why_run(item)
                 if reason is None:
-                    done.add(str(item))
                     progress.update()
-                    break  # what was waiting for its outputs may be ready now
-                progress.write(f"{item}: running, {reason}")
-                running[pool.submit(_child, item, environment)] = item
-            else:
-                if not running:
-                    raise StudyError(
-                        f"notebooks wait for each other's artifacts: {', '.join(map(str, waiting))}"
-                    )
-                finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in finished:
-                    item = running.pop(future)
-                    seconds = future.result()
-                    progress.write(f"{item}: done in {seconds:.0f} s")
-                    progress.update()
-                    ran += 1
+                else:
+                    progress.write(f"{item}: running, {reason}")
+                    running[pool.submit(_child, item, environment)] = item
+                continue
+            if not running:
+                blocked = ", ".join(map(str, waiting))
+                raise StudyError(f"notebooks wait for each other's artifacts: {blocked}")
+            finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in finished:
+                item = running.pop(future)
+                progress.write(f"{item}: done in {future.result():.0f} s")
+                progress.update()
+                ran += 1
     finally:
         _stop_children()
         pool.shutdown(wait=True, cancel_futures=True)
         progress.close()
     return ran
+
+
+def _ready(waiting: Sequence[Task], running: Iterable[Task]) -> list[Task]:
+    """Return the waiting tasks of whose inputs none is still to be written by another task, in order."""
+    coming = {(t.study.name, o): t for t in [*waiting, *running] for o in t.outputs}
+    return [t for t in waiting if all(coming.get((t.study.name, i), t) is t for i in t.inputs)]
 
 
 _children: set[subprocess.Popen] = set()
