@@ -343,3 +343,19 @@ def test_axes_that_say_the_same_do_not_come_apart_when_no_plane_can_hold_them():
         stress = [result.embeddings[a].stress - maps.embed(m).stress for a, m in axes.items()]
         assert max(stress) <= 0.02 + 1e-12
     assert np.mean(together) < 0.5 * np.mean(own)
+
+
+def test_many_embeddings_at_once_equal_one_after_the_other():
+    from sklearn.manifold import smacof
+
+    deltas = np.stack(
+        [
+            maps.dissimilarity(similarity(np.random.default_rng(s).normal(size=(12, 4)) * 0.3))
+            for s in range(5)
+        ]
+    )
+    start = maps.classical(deltas.mean(axis=0))
+    for delta, points in zip(deltas, maps.majorize(deltas, start, rounds=3000, tolerance=1e-8)):
+        other, _ = smacof(delta, init=start, n_init=1, max_iter=3000, eps=1e-12, normalized_stress=True)
+        found, wanted = (np.linalg.norm(p[:, None] - p[None], axis=2) for p in (points, other))
+        np.testing.assert_allclose(found, wanted, atol=2e-3)

@@ -393,6 +393,33 @@ def embed(similarity: pd.DataFrame, transform: str = "chord", init: np.ndarray |
     return Embedding(frame, float(stress), transform, int(iterations))
 
 
+def majorize(deltas: np.ndarray, start: np.ndarray, rounds: int = 300, tolerance: float = 1e-4) -> np.ndarray:
+    """Embed many dissimilarity matrices (draws, n, n) at once from one start (n, 2): points (draws, n, 2).
+
+    The SMACOF update (de Leeuw 1977, the one of scikit-learn) on the whole stack, some fifty times faster
+    than one matrix after the other. It runs until no point of any draw moves by more than `tolerance` of the
+    start's radius: stopping early would keep the draws near their start and make ellipses too small.
+    """
+    points = np.repeat(np.asarray(start, float)[None], len(deltas), axis=0)
+    step = tolerance * np.sqrt((start**2).sum(axis=1).mean())
+    n = deltas.shape[1]
+    chunk = max(1, 4_000_000 // n**2)
+    for first in range(0, len(deltas), chunk):
+        delta, x = deltas[first : first + chunk], points[first : first + chunk]
+        for _ in range(rounds):
+            square = (x**2).sum(axis=2)
+            distance = square[:, :, None] + square[:, None] - 2 * x @ x.transpose(0, 2, 1)
+            ratio = delta / np.sqrt(np.maximum(distance, 1e-10))
+            ratio[:, range(n), range(n)] = 0.0
+            moved = (ratio.sum(axis=2)[:, :, None] * x - ratio @ x) / n
+            largest = np.abs(moved - x).max()
+            x = moved
+            if largest < step:
+                break
+        points[first : first + chunk] = x
+    return points
+
+
 def classical(delta: np.ndarray, dimensions: int = 2) -> np.ndarray:
     """Return Torgerson's classical scaling of dissimilarities (n, n) as points (n, `dimensions`)."""
     n = len(delta)
@@ -647,17 +674,10 @@ def uncertainty(
             continue
         target = alignment.consensus.loc[alignment.points[axis].index, ["x", "y"]].to_numpy()
         start = embeddings[axis].points.to_numpy()
-        # run to convergence: stopping early keeps draws near the start and makes ellipses too small
-        moved = []
-        for matrix in matrices:
-            delta = dissimilarity(np.asarray(matrix, float), embeddings[axis].transform)
-            points, _ = smacof(
-                delta, n_components=2, init=start, n_init=1, max_iter=300, eps=1e-6, normalized_stress=True
-            )
-            moved.append(_carry(points, _fit(points, target)))
-        cloud = np.stack(moved)
-        if len(cloud) < 10:
-            raise DataError(f"Axis '{axis}': {len(cloud)} resamples; at least 10 are needed for an ellipse.")
+        deltas = [dissimilarity(np.asarray(m, float), embeddings[axis].transform) for m in matrices]
+        if len(deltas) < 10:
+            raise DataError(f"Axis '{axis}': {len(deltas)} resamples; at least 10 are needed for an ellipse.")
+        cloud = np.stack([_carry(p, _fit(p, target)) for p in majorize(np.stack(deltas), start)])
         centred = cloud - cloud.mean(axis=0)
         covariance[axis] = np.einsum("rni,rnj->nij", centred, centred) / (len(cloud) - 1)
         source[axis] = f"{origin} ({len(cloud)})"
