@@ -67,6 +67,11 @@ def _columns(frame: pd.DataFrame, *names: str | None) -> None:
         raise DataError(f"nothing to draw: the frame with columns {list(frame.columns)} has no rows")
 
 
+def _used(frame: pd.DataFrame, *names: str | None) -> pd.DataFrame:
+    """Return the columns that a figure draws, each once: its download."""
+    return frame[list(dict.fromkeys(n for n in names if n is not None))]
+
+
 def _short(text: str, limit: int) -> str:
     """Return text of at most `limit` characters: the middle goes, since names often differ only in their ends.
 
@@ -632,7 +637,7 @@ def scatter(
         name=name,
         alt=alt,
         caption=caption + _undrawn(frame, x, y),
-        data=frame,
+        data=_used(frame, x, y, color, label, *(hover or []), error_low, error_high, symbol),
         title=title,
     )
 
@@ -719,7 +724,7 @@ def line(
         name=name,
         alt=alt,
         caption=caption + _undrawn(frame, x, y),
-        data=frame,
+        data=_used(frame, x, y, color, *(band or ())),
         title=title,
     )
 
@@ -835,7 +840,7 @@ def bar(
         name=name,
         alt=alt,
         caption=caption + _undrawn(frame, y),
-        data=frame,
+        data=_used(frame, x, y, color, low, high, *(hover or [])),
         title=title,
     )
 
@@ -884,7 +889,13 @@ def strip(
         }
         traces.append(trace | _hover(part, label, None, x_title, y_title))
     turned = len(names) > 8 or max(map(len, names)) > 14
-    short = {"tickmode": "array", "tickvals": list(range(len(names)))}
+    single = color is None or frame.groupby(x)[color].nunique().max() <= 1  # no room needed for neighbours
+
+    def ticks(limit: int, most: int) -> dict[str, Any]:
+        step = math.ceil(len(names) / most)
+        shown = [plot_text(_short(n, limit)) for n in names[::step]]
+        return {"tickmode": "array", "tickvals": list(range(0, len(names), step)), "ticktext": shown}
+
     category = _axis(
         x_title,
         type="category",
@@ -892,22 +903,21 @@ def strip(
         categoryarray=[plot_text(n) for n in names],
         showgrid=False,
         tickangle=-60 if turned else 0,
-        ticktext=[plot_text(_short(n, 28)) for n in names],
-        **short,
+        tickfont={"size": 13 if len(names) <= 30 else 10},
+        **ticks(28, 60),
     )
     layout = _layout(
         430 + (50 if turned else 0),
         category,
         _axis(y_title),
-        boxmode="group" if color else "overlay",
+        boxmode="overlay" if single else "group",
         showlegend=color is not None,
         **_references(reference),
     )
     phone = {
         "height": 380,
-        "xaxis": short
+        "xaxis": ticks(15, 24)
         | {
-            "ticktext": [plot_text(_short(n, 14)) for n in names],
             "tickfont": {"size": 10},
             "tickangle": -90 if len(names) > 3 else 0,
         },
@@ -919,7 +929,7 @@ def strip(
         name=name,
         alt=alt,
         caption=caption + _undrawn(frame, y),
-        data=frame,
+        data=_used(frame, x, y, color, label),
         title=title,
     )
 

@@ -102,12 +102,30 @@ def number(value: Any, digits: int = 3) -> str:
     return "–" if value is None or value is pd.NA or value is pd.NaT else str(value)
 
 
+def has_labels(frame: pd.DataFrame) -> bool:
+    """Return whether the index says something: it has a name, or is not the unnamed numbers of old rows.
+
+    >>> has_labels(pd.DataFrame({"a": [2, 1]}).sort_values("a")), has_labels(pd.DataFrame({"a": [1]}, index=["x"]))
+    (False, True)
+    """
+    return frame.index.name is not None or not pd.api.types.is_integer_dtype(frame.index.dtype)
+
+
+def caption_html(text: str) -> str:
+    """Return escaped text in which `` `names` `` are set as code.
+
+    >>> caption_html("`a<b`, 5 < 6")
+    '<code>a&lt;b</code>, 5 &lt; 6'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
     """Return (CSV text, remark) with as many digits as fit :data:`CSV_LIMIT`; text None when nothing fits.
 
-    The index is written when it is named or not simply 0, 1, 2...
+    The index is written when :func:`has_labels`.
     """
-    index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
+    index = has_labels(frame)
     for form, remark in (
         ("%.10g", ""),
         ("%.4g", "four significant digits"),
@@ -121,7 +139,7 @@ def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
 
 def table_html(frame: pd.DataFrame, digits: int = 3, sortable: bool = True) -> str:
     """Return a `<table>` with escaped cells, header scopes and right-aligned numbers."""
-    index = frame.index.name is not None or not isinstance(frame.index, pd.RangeIndex)
+    index = has_labels(frame)
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
     head = [f'<th scope="col">{escape(frame.index.name or "")}</th>'] if index else []
     head += [
@@ -235,7 +253,7 @@ class Figure:
                 for t, c in self.legend
             )
             parts.append(f'<ul class="companion-legend">{items}</ul>')
-        parts.append(f"<figcaption>{escape(self.caption)} {self._links()}</figcaption>")
+        parts.append(f"<figcaption>{caption_html(self.caption)} {self._links()}</figcaption>")
         if self.table is not None:
             parts.append(
                 '<details class="companion-twin"><summary>Table of values</summary>'
