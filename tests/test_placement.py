@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import adapt, overlap, paths, placement, scores, studies
+from helpers import adapt, overlap, paths, placement, provenance, scores, studies
 from helpers.errors import DataError, StudyError
 
 MODELS = [f"org{i % 6}/model-{i:02d}" for i in range(24)]
@@ -328,6 +328,42 @@ def test_command_line_refuses_what_it_cannot_use(capsys, tables, tmp_path, monke
     (tmp_path / "s.csv").write_text(GOOD)
     assert adapt.main(["--scores", str(tmp_path / "s.csv"), "--check"]) == 0
     assert "scores of 24 models" in capsys.readouterr().out
+
+
+def test_one_command_from_files_to_page(tables, tmp_path, monkeypatch, capsys):
+    """The command, the notebook in its own kernel and the page, on a study that stands in for the laboratory."""
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
+    folder = paths.results("lab")
+    scored = (
+        tables.scores.rename_axis("benchmark")
+        .reset_index()
+        .melt("benchmark", var_name="model", value_name="score")
+    )
+    scored = scored.assign(
+        n_items=400, stderr=np.sqrt(scored["score"] * (1 - scored["score"]) / 400), source="t"
+    )
+    models = pd.DataFrame({"model": MODELS, "family": tables.groups.to_numpy(), "parameters": 1e6})
+    known = tables.benchmarks.rename_axis("benchmark").reset_index()
+    known = known.assign(
+        title=known["benchmark"], family="t", n_items=400, chance=0.0, usable=True, reason=""
+    )
+    for name, frame in (
+        ("units.parquet", tables.units),
+        ("surprisal.parquet", tables.surprisal.astype("float32")),
+        ("models.csv", models),
+        ("benchmarks.csv", known),
+        ("scores.csv", scored),
+    ):
+        provenance.write_table(folder / name, frame)
+    (tmp_path / "mine.csv").write_text(table(tables.all_scores.loc["b2"].round(3), column="twin"))
+    assert adapt.main(["--scores", str(tmp_path / "mine.csv"), "--study", "lab"]) == 0
+    out = capsys.readouterr().out
+    assert "twin ranks models most like b2" in out
+    page = (folder / "adapt" / "mine" / "report.html").read_text()
+    assert "ranks models most like <strong>b2</strong>" in page and "python -m helpers.adapt" in page
+    assert str(tmp_path) not in page and 'id="fig-nearest-performance"' in page
+    assert (folder / "adapt" / "mine" / "adapt-your-benchmark.ipynb").exists()
+    assert not list(folder.rglob("*.part"))
 
 
 def test_a_name_means_a_file(tmp_path):
