@@ -207,9 +207,22 @@ def test_paper_mode_shares_prefixes(tiny):
     assert len(merged) == 1 and len(merged[0][1]) == 32
 
 
-def test_paper_mode_refuses_a_context_that_does_not_fit(tiny):
+def test_paper_mode_gives_up_context_that_does_not_fit(tiny):
+    model, tokenizer = tiny.model(context=64), tiny.tokenizer()
+    text = "日本語 naïve the cat 日本 " * 8
+    pieces = corpora.spans(text)
+    got = paper_surprisal(model, tokenizer, text, pieces)
+    assert (got["context"] < np.minimum(np.arange(len(pieces)), 30)).any() and (got["context"][5:] > 0).all()
+    for k in (len(pieces) - 1, len(pieces) // 2):
+        begin = pieces[k - got["context"][k], 0]
+        assert abs(got["last"][k] - plain(model, tokenizer, text[begin : pieces[k, 1]])[-1]) < 1e-4
+        longer = text[pieces[k - got["context"][k] - 1, 0] : pieces[k, 1]]
+        assert len(alignment.tokenize(tokenizer, [longer])[0][0]) > 63  # no piece was given up without need
+
+
+def test_paper_mode_refuses_a_piece_that_does_not_fit(tiny):
     text = "日本語" * 30
-    with pytest.raises(ModelError, match="fewer context pieces"):
+    with pytest.raises(ModelError, match="piece 0 of the text alone"):
         paper_surprisal(tiny.model(), tiny.tokenizer(), text, corpora.spans(text))
 
 

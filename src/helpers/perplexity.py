@@ -201,7 +201,7 @@ def paper_surprisal(
     The text from the start of the first context piece to the end of the piece is tokenised on its own. The
     paper keeps the last token only; `whole` sums all tokens of the piece in the same context, so the two
     differ by the last-token rule alone. Windows that are a prefix of another (the first pieces of a document,
-    repeated contexts) share one forward pass. ``exp(last)`` is the paper's perplexity, ``-last`` the
+    repeated contexts) share one forward pass. Where 30 pieces do not fit the model, the earliest are given up. ``exp(last)`` is the paper's perplexity, ``-last`` the
     log-probability that the released code stores.
 
     Parameters
@@ -210,24 +210,34 @@ def paper_surprisal(
 
     Returns
     -------
-    dict with `last` and `whole`, float64 (n,), and `tokens`, int64 (n,), the piece's number of tokens.
+    dict with `last` and `whole`, float64 (n,); `tokens`, int64 (n,), the piece's number of tokens; `context`,
+    int64 (n,), the pieces of context it was given.
 
-    Raises ModelError as :func:`token_surprisal` does, and when a context does not fit the model.
+    Raises ModelError as :func:`token_surprisal` does, and when a piece alone does not fit the model.
     """
     pieces = np.asarray(pieces, dtype=np.int64).reshape(-1, 2)
-    begins = pieces[np.maximum(np.arange(len(pieces)) - context_pieces, 0), 0] if len(pieces) else []
+    first = np.maximum(np.arange(len(pieces)) - context_pieces, 0)
+    begins = pieces[first, 0] if len(pieces) else np.zeros(0, dtype=np.int64)
     ids, offsets = alignment.tokenize(tokenizer, [text[b:e] for b, e in zip(begins, pieces[:, 1])])
     start = start_token(tokenizer)
     lead = np.array([] if start is None else [start], dtype=np.int64)
-    limit = context_length(model)
+    room = (context_length(model) or np.inf) - len(lead)
     scorer = Scorer(model)
     windows, values = [], []
-    for k, (row, spans) in enumerate(zip(ids, offsets)):
-        if limit and len(row) + len(lead) > limit:
-            raise ModelError(
-                f"{scorer.name}: piece {k} of {name or 'the text'} with its context has {len(row)} tokens, the "
-                f"model allows {limit}; use fewer context pieces or mode 'stream'."
+    for k in range(len(pieces)):
+        while len(ids[k]) > room:  # too long for the model: give up the earliest pieces of context
+            if first[k] == k:
+                raise ModelError(
+                    f"{scorer.name}: piece {k} of {name or 'the text'} alone has {len(ids[k])} tokens, the model "
+                    f"allows {room}; use mode 'stream'."
+                )
+            surplus = begins[k] + offsets[k][len(ids[k]) - int(room), 0]
+            first[k] = min(k, max(first[k] + 1, np.searchsorted(pieces[:, 0], surplus)))
+            begins[k] = pieces[first[k], 0]
+            ids[k], offsets[k] = (
+                x[0] for x in alignment.tokenize(tokenizer, [text[begins[k] : pieces[k, 1]]])
             )
+        row, spans = ids[k], offsets[k]
         own = np.flatnonzero(spans[:, 1] > pieces[k, 0] - begins[k])
         own = own if len(own) or not len(row) else np.array([len(row) - 1])
         values.append(np.full(len(own), np.nan))
@@ -245,6 +255,7 @@ def paper_surprisal(
         "last": np.array([v[-1] for v in values]),
         "whole": np.array([v.sum() for v in values]),
         "tokens": np.array([len(v) for v in values], dtype=np.int64),
+        "context": np.arange(len(pieces)) - first,
     }
 
 

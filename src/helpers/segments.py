@@ -103,7 +103,8 @@ def compare_modes(
 
     Documents are taken in order and cut at the piece that fills the count.
 
-    Columns: `doc_id`, `piece`, `bytes`, `tokens` (of the piece in the paper's context), and in nats `stream`
+    Columns: `doc_id`, `piece`, `bytes`, `tokens` (of the piece in the paper's context), `context` (pieces of
+    it that fit the model), and in nats `stream`
     (all tokens, whole document as context), `whole` (all tokens, 30 pieces of context), `last` (the paper:
     30 pieces of context, last token only).
     """
@@ -135,6 +136,7 @@ def compare_modes(
                     "piece": np.arange(len(spans)),
                     "bytes": sizes[spans[:, 1]] - sizes[spans[:, 0]],
                     "tokens": paper["tokens"],
+                    "context": paper["context"],
                     "stream": alignment.attribute(exact, nats, alignment.byte_spans(text, spans)),
                     "whole": paper["whole"],
                     "last": paper["last"],
