@@ -32,6 +32,7 @@ KINDS = {
     "contaminated": "the two benchmarks share questions",
 }
 LIMIT = 1 - 1e-9
+FAR = 3.5  # robust z of an outlier, the rule of Iglewicz and Hoaglin (1993)
 
 
 def adafilter(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +225,8 @@ def standing(axes: maps.Axes | Mapping[str, pd.DataFrame], axis: str, alpha: flo
     largest of its pairs' (intersection-union), ``estimate`` the similarity to its nearest neighbour, with
     that pair's interval.
     ``outlier``: mean similarity to the others against the other benchmarks' by robust z (median and scaled
-    MAD), p two-sided normal, ``estimate`` that mean. q is Benjamini-Hochberg within kind.
+    MAD), flagged beyond :data:`FAR`; a rule of thumb, not a test (p and q are NaN): mean similarities are
+    skewed and few.
 
     Returns one row a benchmark and kind with :data:`COLUMNS`; ``b`` names the nearest neighbour.
     """
@@ -254,9 +256,7 @@ def standing(axes: maps.Axes | Mapping[str, pd.DataFrame], axis: str, alpha: flo
     centre = np.median(mean)
     spread = 1.4826 * np.median(np.abs(mean - centre))
     z = (mean - centre) / spread if spread > 0 else np.zeros(n)
-    far = alone[["a", "b"]].assign(
-        kind="outlier", estimate=mean, low=np.nan, high=np.nan, p=2 * norm.sf(np.abs(z))
-    )
+    far = alone[["a", "b"]].assign(kind="outlier", estimate=mean, low=np.nan, high=np.nan, p=np.nan, z=z)
     far["evidence"] = [
         f"mean similarity to the others on the {title} axis {m:.2f}, median of the suite {centre:.2f} "
         f"(robust z {s:+.1f})"
@@ -264,10 +264,11 @@ def standing(axes: maps.Axes | Mapping[str, pd.DataFrame], axis: str, alpha: flo
     ]
     parts = []
     for part in (alone, far):
-        part["axis"], part["tested"] = axis, int(part["p"].notna().sum())
+        part["axis"], part["tested"] = axis, len(part)
         part["q"] = maps.adjust(part["p"])
-        part["flagged"] = part["q"] <= alpha
-        parts.append(part.reindex(columns=COLUMNS).sort_values("p", ignore_index=True))
+        part["flagged"] = part["q"] <= alpha if part is alone else part["z"].abs() > FAR
+        part = part.sort_values("p" if part is alone else "z", key=lambda c: c if c.name == "p" else -c.abs())
+        parts.append(part.reindex(columns=COLUMNS).reset_index(drop=True))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -432,13 +433,13 @@ def _driven_table(found, names, kind, minimum, alpha) -> pd.DataFrame:
     return table.sort_values("p", ignore_index=True)
 
 
-def contaminated(table: pd.DataFrame, minimum: int = 1, **options) -> pd.DataFrame:
+def contaminated(table: pd.DataFrame, minimum: float = 0.01, **options) -> pd.DataFrame:
     """Find pairs of benchmarks that share questions (``questions.shared`` on the study's
     ``questions.parquet``).
 
     A count, not a sample: ``estimate`` is the shared part of the smaller benchmark, p and q are NaN, flagged
-    from `minimum` shared questions on. Only counts are reported, never texts. The interval is Wilson's, for
-    the reading "the questions here are a sample of a larger benchmark".
+    from a share of `minimum` on. Only counts are reported, never texts. The interval is Wilson's, for the
+    reading "the questions here are a sample of a larger benchmark".
     """
     found = questions.shared(table, **options)
     sizes = table["benchmark"].value_counts()
@@ -449,9 +450,13 @@ def contaminated(table: pd.DataFrame, minimum: int = 1, **options) -> pd.DataFra
     half = half / (1 + maps.Z95**2 / size)
     result = found[["a", "b"]].copy()
     result["kind"], result["axis"] = "contaminated", "questions"
-    result["estimate"], result["low"], result["high"] = share, centre - half, centre + half
+    result["estimate"], result["low"], result["high"] = (
+        share,
+        (centre - half).clip(0, 1),
+        (centre + half).clip(0, 1),
+    )
     result["p"] = result["q"] = np.nan
-    result["flagged"] = found["near"] >= minimum
+    result["flagged"] = share >= minimum
     count = table["benchmark"].nunique()
     result["tested"] = count * (count - 1) // 2
     result["evidence"] = [
@@ -523,9 +528,10 @@ def diagnose(
             {"kind": "contaminated", "axis": "questions", "tested": 0, "flagged": 0, "note": "none given"}
         )
     else:
-        add("contaminated", "questions", lambda: contaminated(question_table))
+        inside = question_table[question_table["benchmark"].isin(axes.names)]
+        add("contaminated", "questions", lambda: contaminated(inside))
         if done[-1]["kind"] == "contaminated" and not done[-1]["tested"]:
-            count = question_table["benchmark"].nunique()
+            count = inside["benchmark"].nunique()
             done[-1]["tested"] = count * (count - 1) // 2
     results = [r for r in results if len(r)]
     findings = pd.concat(results, ignore_index=True) if results else pd.DataFrame(columns=list(COLUMNS))

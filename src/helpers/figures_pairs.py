@@ -399,7 +399,7 @@ class Explorer:
             '</button><button type="reset">show all</button></div></form>'
             '<p class="companion-pairs-count" role="status" aria-live="polite"></p>'
             '<div class="companion-scroll" tabindex="0" role="region" aria-label="Chosen pairs" style="max-height:380px">'
-            '<table class="companion-table"><thead><tr><th scope="col">pair</th>'
+            '<table class="companion-table companion-pairs-table"><thead><tr><th scope="col">pair</th>'
             f'{heads}<th scope="col">flag</th></tr></thead><tbody></tbody></table></div>'
             f'<script type="application/json" class="companion-pairs-data">{text}</script>'
             f"<script>{SCRIPT.replace('FIGURE', identity)}</script></div>"
@@ -434,11 +434,11 @@ output{width:3rem;text-align:right;font-variant-numeric:tabular-nums} .companion
 .companion-pairs-row button{min-height:2rem;padding:.1rem .7rem}
 .companion-pairs-row button[aria-pressed=true]{outline:2px solid var(--companion-accent,#2f7ec2)}
 .companion-pairs-count{margin:.2rem 0;font-size:.9rem}
-.companion-pairs tbody button{all:unset;cursor:pointer;text-decoration:underline;text-underline-offset:2px}
-.companion-pairs tbody button:focus-visible{outline:2px solid var(--companion-accent,#2f7ec2)}
-.companion-pairs tr.is-chosen>*{font-weight:700}
-@media print{.companion-pairs-form,.companion-pairs-count,.companion-pairs>.companion-scroll{display:none}}
-</style>"""
+.companion-pairs-table tbody
+button{all:unset;cursor:pointer;text-decoration:underline;text-underline-offset:2px} .companion-pairs-table
+tbody button:focus-visible{outline:2px solid var(--companion-accent,#2f7ec2)} .companion-pairs
+tr.is-chosen>*{font-weight:700} @media
+print{.companion-pairs-form,.companion-pairs-count,.companion-pairs>.companion-scroll{display:none}} </style>"""
 
 # The form is the truth: sliders, benchmark and flag narrow the pairs, a brush in the plot narrows them
 # further; the
@@ -450,7 +450,7 @@ const root = document.getElementById("FIGURE-pairs"), figure = document.getEleme
 const place = figure.querySelector(".companion-plot");
 const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
 const info = JSON.parse(root.querySelector(".companion-pairs-data").textContent);
-const form = root.querySelector("form"), body = root.querySelector("tbody");
+const form = root.querySelector("form"), body = root.querySelector(".companion-pairs-table tbody");
 const status = root.querySelector(".companion-pairs-count");
 const axes = Object.keys(info.where);
 const value = Object.fromEntries(axes.map((a) => {
