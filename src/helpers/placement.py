@@ -22,6 +22,7 @@ from helpers.problems import Problem, refuse
 from helpers.studies import Study
 
 FEW_MODELS = 20  # below this no interval is narrow enough to say much
+FEW_LINEAGES = 8
 FEW_QUESTIONS = 30
 SHOWN_MODELS = 8  # of the models that the study lacks
 RELIABLE = 0.8
@@ -374,8 +375,8 @@ def place(
 ) -> Placement:
     """Compare a checked benchmark with every known one of a study, on the models that both share.
 
-    Performance and signature intervals resample models by whole lineages; the semantic interval resamples
-    questions. Raises DataError when something serious is wrong with the submission.
+    Performance and signature intervals resample models by whole lineages (single models where there are fewer than
+    eight lineages); the semantic interval resamples questions. Raises DataError when something serious is wrong with the submission.
     """
     refuse(submission.problems)
     name = submission.name
@@ -392,10 +393,12 @@ def place(
     own = f"{name} (yours)" if name in both.index else name
     rows = pd.concat([submission.scores.to_frame(own).T, both[enough & varied]])
     groups = tables.all_groups[models]
-    matrices = {"performance": _performance(rows, groups, None, bootstraps, seed)}
+    # a bootstrap over a handful of lineages knows nothing: then single models are drawn, and the page says so
+    by = groups if groups.nunique() >= FEW_LINEAGES else None
+    matrices = {"performance": _performance(rows, by, None, bootstraps, seed)}
     factor = _common_factor(both[enough & varied])
     try:
-        matrices["beyond"] = _performance(rows, groups, factor, bootstraps, seed)
+        matrices["beyond"] = _performance(rows, by, factor, bootstraps, seed)
     except DataError as error:
         missing["beyond"] = str(error)
     crossfit = _signature(own, submission, tables, splits, bootstraps, seed, missing)
@@ -410,6 +413,7 @@ def place(
     reliability = _reliability(own, submission, crossfit, meaning)
     flags = _flags(own, submission, tables, models, pairs, reliability, factor)
     settings = {"bootstraps": bootstraps, "splits": splits, "seed": seed, "lineages": int(groups.nunique())}
+    settings["resampled"] = "single models" if by is None else "whole lineages of models"
     return Placement(own, pairs, matrices, reliability, flags, missing, units, models, settings)
 
 
@@ -417,7 +421,7 @@ def _performance(rows, groups, covariate, bootstraps, seed):
     known = None if covariate is None else covariate.to_numpy()
     value = overlap.performance(rows, covariate=known, undefined="nan")
     low, high = inference.bootstrap_models(
-        rows, groups.to_numpy(), covariate=known, bootstraps=bootstraps, seed=seed
+        rows, None if groups is None else groups.to_numpy(), covariate=known, bootstraps=bootstraps, seed=seed
     )
     return value, low, high
 
@@ -535,7 +539,7 @@ def _flags(own, submission, tables, models, pairs, reliability, factor) -> pd.Da
     direct, beyond = by["performance"], by.get("beyond")
     lineages = tables.all_groups[models].nunique()
     rows = [("too few models", len(models) < FEW_MODELS,
-             f"{len(models)} shared models of {lineages} lineages; below {FEW_MODELS} no interval says much")]  # fmt: skip
+             f"{len(models)} shared models of {lineages} lineages; below {FEW_MODELS} models no interval says much, and below {FEW_LINEAGES} lineages relatives pass for independent")]  # fmt: skip
     quality = reliability.set_index("axis")["reliability"].get("performance", np.nan)
     rows.append(("too noisy", None if np.isnan(quality) else bool(quality < RELIABLE),
                  "no item count or standard error was given" if np.isnan(quality)
