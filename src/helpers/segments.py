@@ -168,3 +168,21 @@ def spectrum(surprisal: pd.DataFrame) -> pd.DataFrame:
         for k, value in enumerate(eigen, 1):
             rows.append((k, label, value / total if total > 1e-12 * max(1.0, (z**2).sum()) else 0.0))
     return pd.DataFrame(rows, columns=["component", "matrix", "share"])
+
+
+def order_agreement(surprisal: pd.DataFrame, sample: int = 300, seed: int = 0) -> float:
+    """Return the median Spearman correlation, over models, between two units of a random sample.
+
+    1: every unit orders the models alike, so units cannot tell benchmarks apart; 0: units share no order.
+    NaN with fewer than two units that vary over models.
+
+    >>> frame = pd.DataFrame({"a": [1.0, 2.0, 9.0], "b": [2.0, 3.0, 10.0], "c": [3.0, 4.0, 11.0]})
+    >>> order_agreement(frame)
+    1.0
+    """
+    whole = surprisal.dropna()
+    chosen = whole.sample(min(sample, len(whole)), random_state=seed).rank(axis=1).to_numpy()
+    chosen = chosen[chosen.std(axis=1) > 0]
+    if len(chosen) < 2:
+        return float("nan")
+    return float(round(np.median(np.corrcoef(chosen)[np.triu_indices(len(chosen), 1)]), 12))
