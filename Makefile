@@ -13,6 +13,8 @@ STUDIES ?= lab lab-format lab-general dclm entigraph package-llms
 TORCH := $(shell grep '^torch==' requirements.lock)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Compiled modules are kept: without them every notebook's kernel compiles its imports again.
+export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
 .PHONY: help setup book test study llms lab notebooks freeze adapt check-benchmark report plan new-study lock clean

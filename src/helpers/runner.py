@@ -407,6 +407,7 @@ def _child(item: Task, environment: dict[str, str]) -> float:
     parts = json.loads(json.dumps(key_parts(item), default=str))
     item.run_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.runner", "_execute", item.study.name, item.notebook]
+    environment = environment | {"COMPANION_SOURCE": f"{paths.label(item.source)}, study {item.study.name}"}
     child = subprocess.Popen(
         command,
         env=environment,
