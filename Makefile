@@ -62,10 +62,10 @@ freeze: $(STAMP) ## STUDY=name: keep dated copies of a study's pages for readers
 	COMPANION_LIVE=$(STUDY) $(PY) -m helpers.runner freeze $(STUDY)
 
 adapt: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name]: put your own benchmark on the map
-	$(PY) -m helpers.adapt --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)"
+	$(PY) -m helpers.adapt --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" $(OPTIONS)
 
 check-benchmark: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name]: say everything that is wrong with your files
-	$(PY) -m helpers.adapt --check --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)"
+	$(PY) -m helpers.adapt --check --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" $(OPTIONS)
 
 report: $(STAMP) ## STUDY=name: one self-contained HTML report and a CSV bundle
 	$(PY) -m helpers.report --study "$(or $(STUDY),lab)"

@@ -190,7 +190,8 @@ def data_files(study: studies.Study) -> dict[str, str]:
         digests |= {
             paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()
         }
-    for name in (study.benchmarks.scores, study.benchmarks.questions):
+    examples = [paths.label(p) for p in sorted((paths.DATA / "examples").glob("*")) if p.is_file()]
+    for name in (study.benchmarks.scores, study.benchmarks.questions, *examples):
         if name and Path(paths.ROOT / name).is_file():
             digests[name] = provenance.sha256_file(paths.ROOT / name)
     return digests
