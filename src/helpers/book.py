@@ -198,13 +198,36 @@ def _complaint(log: str, book: Path) -> str:
     )
 
 
+def make(book: Path = paths.BOOK) -> bool:
+    """Write the generated pages and build the book when anything that it shows changed; return whether it was built.
+
+    Cards are written for every study whose page of cards the table of contents names.
+    """
+    from helpers import cards, pages, provenance  # plotting libraries load slowly; a plain build needs none
+
+    contents = (book / "_toc.yml").read_text(encoding="utf-8")
+    pages.write_all()
+    landing_map()
+    cards.write_all(re.findall(r"generated/([a-z0-9-]+)/cards", contents))
+    shown = [
+        p for p in sorted(book.rglob("*"))
+        if p.is_file() and not {"_build", "_extra", "frozen"} & set(p.relative_to(book).parts)
+    ]  # fmt: skip
+    code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK])  # the API reference shows docstrings
+    digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}
+    key, stamp = provenance.content_key(digests), book / "_build" / "key"
+    if stamp.is_file() and stamp.read_text() == key and (book / "_build" / "html" / "index.html").is_file():
+        return False
+    stamp.unlink(missing_ok=True)
+    build(book)
+    stamp.write_text(key)
+    return True
+
+
 if __name__ == "__main__":
     try:
-        if len(sys.argv) == 1:
-            from helpers import pages
-
-            pages.write_all()
-            landing_map()
-        print(f"The book is in {paths.label(build(*sys.argv[1:2]))}/index.html.")
+        changed = make() if len(sys.argv) == 1 else bool(build(sys.argv[1]))
+        where = paths.label(Path(sys.argv[1] if len(sys.argv) > 1 else paths.BOOK) / "_build" / "html")
+        print(f"The book is {'built' if changed else 'current'}: {where}/index.html")
     except CompanionError as error:
         sys.exit(str(error))

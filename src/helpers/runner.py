@@ -523,6 +523,12 @@ def freeze(name: str) -> list[Path]:
             target.with_suffix(".run.json"), lambda t, i=item: t.write_bytes(i.run_file.read_bytes())
         )
         written.append(target)
+        for name in item.outputs:  # the small result tables that pages of the whole book collect
+            if name.endswith(".csv") and "/" not in name and (study.results / name).stat().st_size < 2**18:
+                table = study.results / name
+                provenance.write_atomic(
+                    paths.FROZEN / study.name / name, lambda t, x=table: t.write_bytes(x.read_bytes())
+                )
     return written
 
 
@@ -569,6 +575,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "freeze":
             for name in options.studies:
                 print("\n".join(paths.label(p) for p in freeze(name)))
+                if (studies.load(name).results / "maps.csv").exists():
+                    from helpers import cards  # plotting libraries load slowly
+
+                    print(paths.label(cards.freeze(name)))
         elif options.command == "sync":
             print("\n".join(paths.label(p) for p in sync()) or "The paired notebooks are current.")
         else:
