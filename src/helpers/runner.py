@@ -202,7 +202,7 @@ def key_parts(item: Task) -> dict[str, Any]:
     return {
         "notebook": provenance.sha256_file(item.source),
         "parameters": item.parameters,
-        "study": item.study.model_dump(mode="json"),
+        "study": item.study.model_dump(mode="json", exclude={"notebooks"}),
         "helpers": {paths.label(p): provenance.sha256_file(p) for p in imported_helpers(item.source)},
         "lock": provenance.sha256_file(paths.LOCK),
         "data": data_files(item.study),
