@@ -271,14 +271,15 @@ def test_second_order_similarity_finds_who_reads_alike(tokenizer, questions):
 def test_agreement_flags_what_no_second_model_confirms(collected, tokenizer, questions):
     same = {n: t for n, t in collected.items()}
     pairs, table = traces.agreement({"m": collected, "again": same}, splits=10)
-    assert pairs["disattenuated"][0] == pytest.approx(1, abs=0.05) and table["confirmed"].all()
+    assert pairs["disattenuated"][0] == pytest.approx(1, abs=0.05)
+    confirmed = table["agreement"].mean()  # six benchmarks are too few for intervals above zero
     rng = np.random.default_rng(0)
     noise = {}
     for name, t in collected.items():
         fake = traces.dataclasses.replace(t, states=rng.normal(size=t.states.shape).astype(np.float16))
         noise[name] = fake
     _, table = traces.agreement({"m": collected, "noise": noise}, splits=20)
-    assert not table["confirmed"].all()
+    assert table["agreement"].mean() < confirmed - 0.2 and not table["confirmed"].any()
 
 
 def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch):

@@ -189,9 +189,8 @@ def contrast_tables(heads: pd.DataFrame, first: str, second: str) -> pd.DataFram
         (both["sd_a"] ** 2 * (both["n_a"] - 1) + both["sd_b"] ** 2 * (both["n_b"] - 1))
         / (both["n_a"] + both["n_b"] - 2)
     )
-    test = ttest_ind_from_stats(
-        both["mean_a"], both["sd_a"], both["n_a"], both["mean_b"], both["sd_b"], both["n_b"], equal_var=False
-    )
+    means_a, sd_a, n_a, means_b, sd_b, n_b = both.to_numpy().T
+    test = ttest_ind_from_stats(means_a, sd_a, n_a, means_b, sd_b, n_b, equal_var=False)
     return pd.DataFrame(
         {
             "first": both["mean_a"], "second": both["mean_b"],
