@@ -316,6 +316,7 @@ def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch
     with pytest.raises(errors.DataError, match="did you mean"):
         atlas.contrast_tables(tables["heads"], "a1", "b11")
 
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
     monkeypatch.setattr(atlas, "frozen", lambda name: tmp_path / "committed" / name)
     atlas.freeze("tiny", tmp_path / "tiny")
     date = atlas.thaw("tiny", tmp_path / "copy")
