@@ -319,9 +319,9 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
 
 def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
     """Record a successful run beside its executed copy."""
-    missing = [
-        n for n, d in _digests(item.study, item.outputs).items() if d is None and not n.startswith(OPTIONAL)
-    ]
+    lacking = OPTIONAL + (("benchmarks.csv", "scores.csv") if item.study.benchmarks.kind == "none" else ())
+    written = _digests(item.study, item.outputs)
+    missing = [name for name, digest in written.items() if digest is None and not name.startswith(lacking)]
     if missing:
         raise RunError(f"{item}: the notebook ended without writing {', '.join(missing)}, which it declares.")
     content = {
