@@ -268,6 +268,9 @@ def explorer(
 ) -> Explorer:
     """Draw every pair of benchmarks by its other axes, coloured by performance overlap, linked to a table.
 
+    With more than :data:`MAX_PAIRS` pairs a random sample of the unflagged ones is drawn and the caption says
+    so.
+
     Parameters
     ----------
     table : DataFrame
@@ -276,9 +279,6 @@ def explorer(
         One to three axes besides the target; every two of them make a panel (one axis: against the target).
     flags : DataFrame, optional
         Findings of ``helpers.diagnosis``; flagged pairs are always drawn and can be asked for.
-
-    With more than :data:`MAX_PAIRS` pairs a random sample of the unflagged ones is drawn and the caption says
-    so.
     """
     axes = [a for a in axes if a in table.columns and a != target][:3]
     if not axes or target not in table.columns:

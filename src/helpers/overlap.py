@@ -420,14 +420,14 @@ def pick(statistic: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
 class Crossfit:
     """What :func:`crossfit` measured. DataFrames are benchmark x benchmark, Series per benchmark.
 
-    overlap, low, high : the cross-fitted signature overlap and its bootstrap interval; diagonal 1.
-    prediction : row's signature (selected on some models) against column's scores (on other models).
-    reliability : agreement of a benchmark with itself when two disjoint sets of models select its signature
-        and a third compares them (three-way design), else split-half over its units; columns reliability, low,
-        high (the interval only three-way).
-    units_reliability : split-half over the units of one selection, stepped up (Spearman-Brown).
-    spread : standard deviation of the overlap over splits (not a standard error: splits share models).
-    details : design, splits, models a part, what was left out and why.
+    - `overlap`, `low`, `high`: the cross-fitted signature overlap and its bootstrap interval; diagonal 1.
+    - `prediction`: row's signature (selected on some models) against column's scores (on other models).
+    - `reliability`: agreement of a benchmark with itself when two disjoint sets of models select its
+      signature and a third compares them (three-way design), else split-half over its units; columns
+      reliability, low, high (the interval only three-way).
+    - `units_reliability`: split-half over the units of one selection, stepped up (Spearman-Brown).
+    - `spread`: standard deviation of the overlap over splits (not a standard error: splits share models).
+    - `details`: design, splits, models a part, what was left out and why.
     """
 
     overlap: pd.DataFrame
