@@ -244,7 +244,11 @@ def test_map_figure_draws_each_benchmark_once(facts):
         result, name="map", alt="The map of benchmarks.", caption="The map."
     )
     names = [t for t in figure.spec["data"] if t["mode"] == "markers+text"]
-    assert sorted(names[0]["text"]) == sorted(facts.names)
+    assert len(names) == 1 and len(names[0]["x"]) == len(names[0]["text"]) == len(facts.names)
+    assert set(names[0]["text"]) <= set(facts.names) | {""}
+    assert any(names[0]["text"])
+    narrow = figure.spec["phone"]["traces"][str(figure.spec["data"].index(names[0]))]
+    assert len(narrow["text"]) == len(facts.names)
     spokes = [
         t
         for t in figure.spec["data"]
@@ -252,6 +256,47 @@ def test_map_figure_draws_each_benchmark_once(facts):
     ]
     assert spokes
     assert len(figure.data) == 4 * len(facts.names)
+
+
+def test_map_leaves_out_what_cannot_be_displaced():
+    random = np.random.default_rng(0)
+    names = [f"b{i}" for i in range(12)]
+    tables = [
+        pd.DataFrame(np.corrcoef(random.normal(size=(n, 8))), names[:n], names[:n]).clip(-1, 1)
+        for n in (8, 12)
+    ]
+    axes = maps.complete(maps.Axes(dict(zip(("performance", "neural"), tables))))
+    compared = maps.comparable(axes)
+    assert all(list(m.index) == names[:8] for m in compared.values.values())
+    for used in (axes, compared):
+        figure = figures_pairs.disentanglement(
+            maps.disentangle(used, draws=4), name="map", alt="The map of benchmarks.", caption="The map."
+        )
+        assert "Not drawn: 4 benchmarks of a single axis" in figure.caption
+        drawn = [t for t in figure.spec["data"] if t["mode"].startswith("markers")]
+        assert [len(t["x"]) for t in drawn] == [8, 8, 8]
+
+
+def test_names_on_the_map_do_not_cover_one_another():
+    random = np.random.default_rng(1)
+    names = [f"benchmark number {i}" for i in range(60)]
+    points = pd.DataFrame(random.normal(size=(60, 2)), names, ["x", "y"])
+    bounds = points.min().to_numpy() - 0.3, points.max().to_numpy() + 0.3
+    screen = (600, 470)
+    shown = figures_pairs.place_names(points, dict(zip(names, names)), points.to_numpy(), bounds, screen)
+    assert 5 < len(shown) < 60
+    scale = min(np.array(screen) / (bounds[1] - bounds[0]))
+    boxes = []
+    for name, side in shown.items():
+        up, along = side.split()
+        x, y = points.loc[name] * scale
+        wide = 5 * len(name)  # narrower than the letters that the placement allows for
+        left = {"center": x - wide / 2, "right": x + 4, "left": x - 4 - wide}[along]
+        low = {"top": y + 3, "middle": y - 5, "bottom": y - 13}[up]
+        boxes.append((left, low, left + wide, low + 10))
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
 
 
 def test_ternary_takes_two_or_three_axes(facts):

@@ -25,7 +25,8 @@
     layout.dragmode = touch.matches ? false : "zoom";
     layout.font = { ...layout.font, family: getComputedStyle(document.body).fontFamily };
     if (!narrow.matches) return { data, layout };
-    const { colorbar, ...phone } = spec.phone;
+    const { colorbar, traces, ...phone } = spec.phone;
+    for (const [k, values] of Object.entries(traces ?? {})) Object.assign(data[k], values);
     for (const [key, value] of Object.entries(phone)) {
       layout[key] = value !== null && typeof value === "object" ? { ...layout[key], ...value } : value;
     }

@@ -23,7 +23,19 @@ from helpers.fragments import Figure, escape, plot_text
 MAX_PAIRS = 2000
 MAX_ELLIPSES = 60
 ALWAYS = 6
-MAX_LABELS = 40
+SIDES = (
+    "top center",
+    "bottom center",
+    "middle right",
+    "middle left",
+    "top right",
+    "top left",
+    "bottom right",
+    "bottom left",
+)
+WIDE, NARROW = (600, 470), (280, 330)  # what is left for the plane on a screen and on a phone, pixels
+OF_BENCHMARKS = ("orthogonal", "outlier")  # findings on one benchmark; their b is only its nearest
+COVERED = 2  # marks that a name may lie on
 AXIS_STYLE = {
     "performance": ("#2f7ec2", "circle"),
     "signature-crossfit": ("#d55e00", "square"),
@@ -32,6 +44,15 @@ AXIS_STYLE = {
     "neural": ("#c2609a", "triangle-up"),
     "attention": ("#b58900", "cross"),
 }
+
+
+def short(axis: str) -> str:
+    """Return an axis' title without its remark in brackets, for where there is little room.
+
+    >>> short("signature-crossfit")
+    'signature'
+    """
+    return maps.TITLES.get(axis, axis).split(" (")[0]
 
 
 def _rgba(colour: str, opacity: float) -> str:
@@ -52,15 +73,20 @@ def disentanglement(
 
     At the spoke's end stands the axis' mark. The :data:`ALWAYS` most displaced benchmarks show their 95 %
     ellipses, the next ones (:data:`MAX_ELLIPSES` in all) on a click in the legend, which also turns axes off.
-    With more than :data:`MAX_LABELS` benchmarks only the most displaced are named; hover names all.
+    Benchmarks of a single axis cannot be displaced: they are left out and the caption says how many. Names
+    are written where they can be read (:func:`place_names`), the most displaced first; hover names all.
     """
     labels = labels or {}
     consensus = result.alignment.consensus
+    consensus = consensus[consensus["axes"] > 1]
+    present = set(consensus.index)
+    alone = len(set(result.axes.names) | set(result.axes.missing["benchmark"])) - len(present)
     moved = result.displacement.groupby("benchmark")["distance"].max().reindex(consensus.index)
     ranked = list(moved.sort_values(ascending=False, na_position="last").index)
     traces: list[dict[str, Any]] = []
     listed = False
-    for axis, points in result.alignment.points.items():
+    placed = {a: p[p.index.isin(present)] for a, p in result.alignment.points.items()}
+    for axis, points in placed.items():
         colour, _ = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
         title = maps.TITLES.get(axis, axis)
         xs, ys = [], []
@@ -82,7 +108,8 @@ def disentanglement(
             for chosen, group in ((ranked[:ALWAYS], axis), (ranked[ALWAYS:MAX_ELLIPSES], "ellipses")):
                 xs, ys = [], []
                 for benchmark in (b for b in chosen if b in points.index):
-                    spread = result.errors.covariance[axis][points.index.get_loc(benchmark)]
+                    row = result.alignment.points[axis].index.get_loc(benchmark)
+                    spread = result.errors.covariance[axis][row]
                     outline = maps.ellipse(points.loc[benchmark], spread, corners=24)
                     xs += [*outline[:, 0], None]
                     ys += [*outline[:, 1], None]
@@ -98,7 +125,7 @@ def disentanglement(
                     more |= {"visible": "legendonly", "showlegend": not listed}
                     listed = True
                 traces.append(common | {"line": {"color": _rgba(colour, 0.6), "width": 0.9}} | more)
-    for axis, points in result.alignment.points.items():
+    for axis, points in placed.items():
         colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
         title = maps.TITLES.get(axis, axis)
         text = []
@@ -122,17 +149,26 @@ def disentanglement(
                 "showlegend": True,
             }
         )
-    named = [b for b in consensus.index if b in set(ranked[:MAX_LABELS])]
-    place = consensus.loc[named]
+    plane = consensus[["x", "y"]]
+    marks = pd.concat([plane, *placed.values()])
+    outlines = [np.column_stack([t["x"], t["y"]]).astype(float) for t in traces if t.get("visible") is None]
+    reach = np.vstack(outlines)
+    low, high = np.nanmin(reach, axis=0), np.nanmax(reach, axis=0)
+    room = 0.06 * (high - low)
+    low, high = low - room, high + room
+    words = {b: plot_text(labels.get(b, b)) for b in consensus.index}
+    shown = {
+        screen: place_names(plane.loc[ranked], words, marks.to_numpy(), (low, high), screen)
+        for screen in (WIDE, NARROW)
+    }
     traces.append(
         {
             "type": "scatter",
             "mode": "markers+text",
             "marker": {"size": 4, "color": "#8a8a8a", "symbol": "circle"},
-            "x": place["x"].tolist(),
-            "y": place["y"].tolist(),
-            "text": [plot_text(labels.get(b, b)) for b in named],
-            "textposition": "top center",
+            "x": plane["x"].tolist(),
+            "y": plane["y"].tolist(),
+            **_texts(consensus.index, words, shown[WIDE]),
             "textfont": {"size": 10},
             "hoverinfo": "skip",
             "showlegend": False,
@@ -142,14 +178,90 @@ def disentanglement(
     layout = {
         "height": 640,
         "showlegend": True,
-        "xaxis": {"title": {"text": "consensus radii"}, "zeroline": False},
-        "yaxis": {"scaleanchor": "x", "scaleratio": 1, "title": {"text": ""}},
+        "xaxis": {"title": {"text": "consensus radii"}, "zeroline": False, "range": [low[0], high[0]]},
+        "yaxis": {
+            "scaleanchor": "x",
+            "scaleratio": 1,
+            "title": {"text": ""},
+            "range": [low[1], high[1]],
+        },
     }
+    if alone:
+        caption += (
+            f" Not drawn: {alone} benchmark{'s' * (alone > 1)} of a single axis, which cannot be displaced."
+        )
+    if len(shown[NARROW]) < len(plane):
+        caption += " Names that would cover one another are left out; hover or touch a mark to read its name."
     figure = figures.plotly(
         {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=result.table()
     )
-    figure.spec["phone"] = {"height": 520}
+    narrow = _texts(consensus.index, words, shown[NARROW])
+    figure.spec["phone"] = {"height": 520, "traces": {str(len(traces) - 1): narrow}}
     return figure
+
+
+def _texts(names: pd.Index, words: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the text and its side for every name, empty where it is not shown."""
+    return {
+        "text": [words[n] if n in shown else "" for n in names],
+        "textposition": [shown.get(n, "top center") for n in names],
+    }
+
+
+def place_names(
+    points: pd.DataFrame,
+    words: Mapping[str, str],
+    marks: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    screen: tuple[int, int],
+    size: int = 10,
+) -> dict[str, str]:
+    """Choose the side of its point on which each name can be read; names that fit nowhere are not returned.
+
+    Greedy, in the order of the rows: of the sides on which a name stays inside the plane and clear of the
+    names written before, the one that covers the fewest marks (:data:`COVERED` at most) is taken.
+
+    Parameters
+    ----------
+    points : DataFrame
+        (n, 2) columns x, y in data units, the most important first.
+    marks : ndarray
+        (m, 2) places of all marks, data units.
+    bounds : two arrays of 2
+        Lower and upper corner of the plane, data units, which `screen` pixels show at one scale.
+
+    >>> two = pd.DataFrame({"x": [0.0, 0.0], "y": [0.0, 0.01]}, index=["one", "two"])
+    >>> corners = (np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
+    >>> place_names(two, {"one": "one", "two": "two"}, two.to_numpy(), corners, (200, 200))
+    {'one': 'top center', 'two': 'bottom center'}
+    """
+    low, high = bounds
+    scale = min(np.asarray(screen) / (high - low))
+    slack = (np.asarray(screen) / scale - (high - low)) / 2  # the plot fills the screen, so it shows more
+    left, right = (low - slack) * scale, (high + slack) * scale
+    dots = marks * scale
+    taken: list[tuple[float, float, float, float]] = []
+    result = {}
+    for name, (x, y) in zip(points.index, points.to_numpy() * scale):
+        wide, tall = 0.62 * size * len(words[name]), 1.25 * size
+        best = None
+        for side in SIDES:
+            up, along = side.split()
+            x0 = {"center": x - wide / 2, "right": x + 4, "left": x - 4 - wide}[along]
+            y0 = {"top": y + 3, "middle": y - tall / 2, "bottom": y - 3 - tall}[up]
+            box = (x0, y0, x0 + wide, y0 + tall)
+            if x0 < left[0] or box[2] > right[0] or y0 < left[1] or box[3] > right[1]:
+                continue
+            if any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+                continue
+            near = (dots >= np.array(box[:2]) - 1) & (dots <= np.array(box[2:]) + 1)
+            covered = int(near.all(axis=1).sum())
+            if covered <= COVERED and (best is None or covered < best[0]):
+                best = covered, side, box
+        if best is not None:
+            result[name] = best[1]
+            taken.append(best[2])
+    return result
 
 
 def ternary(
@@ -238,15 +350,23 @@ def ternary(
 def choose_pairs(
     table: pd.DataFrame, flags: pd.DataFrame | None, limit: int = MAX_PAIRS, seed: int = 0
 ) -> pd.DataFrame:
-    """Return at most `limit` pairs to draw: all flagged ones, the rest a random sample (all when they fit)."""
+    """Return at most `limit` pairs to draw: all flagged ones, the rest a random sample (all when they fit).
+
+    A flag on a single benchmark is no flag on the pair with its nearest benchmark.
+
+    >>> table = pd.DataFrame({"a": ["x", "x"], "b": ["y", "z"]})
+    >>> found = pd.DataFrame({"kind": ["hidden kinship", "outlier"], "a": ["y", "x"], "b": ["x", "y"]})
+    >>> choose_pairs(table, found)["flag"].tolist()
+    ['hidden kinship', '']
+    """
     table = table.copy()
     table["flag"] = ""
     if flags is not None and len(flags):
-        known = {
-            frozenset((a, b)): k
-            for a, b, k in zip(flags["a"], flags["b"], flags["kind"])
-            if isinstance(b, str)
-        }
+        known: dict[frozenset, str] = {}
+        for a, b, kind in zip(flags["a"], flags["b"], flags["kind"]):
+            if isinstance(b, str) and kind not in OF_BENCHMARKS:
+                pair = frozenset((a, b))
+                known[pair] = ", ".join(dict.fromkeys([*known.get(pair, "").split(", "), kind])).strip(", ")
         table["flag"] = [known.get(frozenset(p), "") for p in zip(table["a"], table["b"])]
     if len(table) <= limit:
         return table.reset_index(drop=True)
@@ -299,7 +419,7 @@ def explorer(
     bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
     text = [f"<b>{plot_text(a)} – {plot_text(b)}</b>" for a, b in zip(drawn["a"], drawn["b"])]
     traces, layout, phone = [], {"height": 400 if len(panels) > 1 else 460, "showlegend": False}, {}
-    gap = 0.08 if len(panels) > 1 else 0
+    gap = 0.13 if len(panels) > 1 else 0
     width = (1 - gap * (len(panels) - 1)) / len(panels)
     for k, (x, y) in enumerate(panels):
         suffix = "" if k == 0 else str(k + 1)
@@ -329,10 +449,10 @@ def explorer(
         start = k * (width + gap)
         low = 1 - (k + 1) * 0.27 - k * 0.095
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": maps.TITLES.get(x, x)},
+            "title": {"text": short(x)},
             "domain": [start, start + width],
         }
-        layout[f"yaxis{suffix}"] = {"title": {"text": maps.TITLES.get(y, y)}}
+        layout[f"yaxis{suffix}"] = {"title": {"text": short(y)}}
         layout[f"xaxis{suffix}"]["anchor"], layout[f"yaxis{suffix}"]["anchor"] = f"y{suffix}", f"x{suffix}"
         if len(panels) > 1:
             phone[f"xaxis{suffix}"] = {"domain": [0, 1]}
@@ -380,7 +500,7 @@ class Explorer:
         options = "".join(f"<option>{escape(n)}</option>" for n in names)
         kinds = [k for k in dict.fromkeys(self.flags) if k]
         flags = "".join(f"<option>{escape(k)}</option>" for k in kinds)
-        heads = "".join(f'<th scope="col" class=n>{escape(maps.TITLES.get(a, a))}</th>' for a in self.axes)
+        heads = "".join(f'<th scope="col" class=n>{escape(short(a))}</th>' for a in self.axes)
         data = {
             "names": names,
             "pairs": [[place[a], place[b]] for a, b in zip(frame["a"], frame["b"])],

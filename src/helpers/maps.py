@@ -196,6 +196,29 @@ def complete(axes: Axes) -> Axes:
     return check(Axes(values, *bounds, axes.reliability, missing))
 
 
+def comparable(axes: Axes) -> Axes:
+    """Keep the benchmarks that stand on at least two axes: only they can be displaced.
+
+    A benchmark of one axis has no other place to be compared with, yet it would take part in that axis' plane
+    and hold it fast in the alignment. `missing` still lists it. When an axis would fall below
+    :data:`MINIMUM` benchmarks, `axes` is returned as it is.
+
+    >>> a, b = list("abcdef"), list("abcdexyz")
+    >>> both = comparable(Axes({"semantic": pd.DataFrame(np.eye(6), a, a), "neural": pd.DataFrame(np.eye(8), b, b)}))
+    >>> "".join(both["neural"].index)
+    'abcde'
+    """
+    counts = pd.Series([n for m in axes.values.values() for n in m.index], dtype=object).value_counts()
+    keep = {a: [n for n in m.index if counts[n] > 1] for a, m in axes.values.items()}
+    if min(map(len, keep.values())) < MINIMUM:
+        return axes
+    values, low, high = (
+        {a: m.loc[keep[a], keep[a]] for a, m in side.items() if a in keep}
+        for side in (axes.values, axes.low, axes.high)
+    )
+    return Axes(values, low, high, dict(axes.reliability), axes.missing)
+
+
 def finite_core(matrix: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     """Return the benchmarks that form a finite matrix, and for each one left out the reason.
 

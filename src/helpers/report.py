@@ -141,7 +141,7 @@ def _sections(facts: cards.Facts) -> list[str]:
     parts = [first]
     functions = facts.benchmarks["function"].reindex(axes.names).fillna("not stated")
     if len(axes) > 1:
-        drawn = maps.disentangle(axes)
+        drawn = maps.disentangle(maps.comparable(axes))
         figure = figures_pairs.disentanglement(
             drawn,
             name="map",
