@@ -24,6 +24,9 @@
     const data = structuredClone(spec.data);
     layout.dragmode = touch.matches ? false : "zoom";
     layout.font = { ...layout.font, family: getComputedStyle(document.body).fontFamily };
+    const named = layout.annotations?.some((a) => a.yref === "paper" && a.y === 1 && a.yanchor === "bottom");
+    if (named && layout.legend?.y >= 1) // lifts the legend off the name of a reference line
+      layout.legend = { ...layout.legend, y: layout.legend.y + 16 / Math.max(layout.height - 120, 80) };
     if (!narrow.matches) return { data, layout };
     const { colorbar, traces, ...phone } = spec.phone;
     for (const [k, values] of Object.entries(traces ?? {})) Object.assign(data[k], values);
@@ -111,8 +114,15 @@
     });
   }
 
+  function widen(table) { // a column of sentences gets the width to be read; the table scrolls sideways
+    for (const row of table.tBodies[0]?.rows ?? [])
+      for (const cell of row.cells)
+        if (cell.tagName === "TD" && cell.textContent.length > 40) cell.classList.add("is-long");
+  }
+
   function ready() {
     watch();
+    document.querySelectorAll("table.companion-table").forEach(widen);
     document.querySelectorAll("table.companion-sortable").forEach(sortable);
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", ready);
