@@ -524,8 +524,9 @@ def freeze(name: str) -> list[Path]:
         )
         written.append(target)
         for name in item.outputs:  # the small result tables that pages of the whole book collect
-            if name.endswith(".csv") and "/" not in name and (study.results / name).stat().st_size < 2**18:
-                table = study.results / name
+            table = study.results / name
+            small = table.is_file() and table.suffix == ".csv" and table.stat().st_size < 2**18
+            if small and "/" not in name:
                 provenance.write_atomic(
                     paths.FROZEN / study.name / name, lambda t, x=table: t.write_bytes(x.read_bytes())
                 )
