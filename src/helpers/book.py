@@ -203,21 +203,24 @@ def make(book: Path = paths.BOOK) -> bool:
 
     Cards are written for every study whose page of cards the table of contents names.
     """
-    from helpers import cards, pages, provenance  # plotting libraries load slowly; a plain build needs none
+    from helpers import provenance
 
-    contents = (book / "_toc.yml").read_text(encoding="utf-8")
-    pages.write_all()
-    landing_map()
-    cards.write_all(re.findall(r"generated/([a-z0-9-]+)/cards", contents))
+    # generated pages are made from the executed notebooks, whose records hold the sha256 of every artifact
+    skipped = {"_build", "_extra", "generated"}
     shown = [
-        p for p in sorted(book.rglob("*"))
-        if p.is_file() and not {"_build", "_extra", "frozen"} & set(p.relative_to(book).parts)
-    ]  # fmt: skip
-    code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK])  # the API reference shows docstrings
+        p for p in sorted(book.rglob("*")) if p.is_file() and not skipped & set(p.relative_to(book).parts)
+    ]
+    code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml"])
     digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}
     key, stamp = provenance.content_key(digests), book / "_build" / "key"
     if stamp.is_file() and stamp.read_text() == key and (book / "_build" / "html" / "index.html").is_file():
         return False
+    from helpers import cards, pages  # plotting libraries load slowly: only for a book that changed
+
+    pages.write_all()
+    landing_map()
+    contents = (book / "_toc.yml").read_text(encoding="utf-8")
+    cards.write_all(re.findall(r"generated/([a-z0-9-]+)/cards", contents))
     stamp.unlink(missing_ok=True)
     build(book)
     stamp.write_text(key)
