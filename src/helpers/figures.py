@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ SEQUENTIAL = tuple(
     "#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split()
 )
 GREY = "rgba(128,128,128,0.35)"
+EDGE = {"color": "#8a8a8a", "width": 0.6}  # keeps the dark end of a scale visible on a dark page
 
 
 def scale(colours: Sequence[str]) -> list[list[Any]]:
@@ -82,6 +84,18 @@ def _short(text: str, limit: int) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[: limit - 1 - half].rstrip()}…{text[-half:].lstrip()}"
+
+
+def _lines(text: str, limit: int) -> str:
+    """Return plotly's markup of text on at most three lines of `limit` characters; the third may be cut.
+
+    >>> _lines("other function and other format, of one family", 20)
+    'other function and<br>other format, of one<br>family'
+    """
+    lines = textwrap.wrap(str(text), limit) or [""]
+    if len(lines) > 3:
+        lines = [*lines[:2], _short(" ".join(lines[2:]), limit)]
+    return "<br>".join(map(plot_text, lines))
 
 
 def _log(values: pd.Series, wanted: bool) -> dict[str, Any]:
@@ -359,7 +373,7 @@ def heatmap(
         bounds = np.stack(
             [low.loc[order, across].to_numpy(float), high.loc[order, across].to_numpy(float)], axis=2
         )
-        trace["customdata"] = compact(bounds, 4)
+        trace["customdata"] = compact(np.round(bounds, digits), digits + 1)
         form = f".{digits}f"
         trace["hovertemplate"] = (
             f"{hover}<br>95 % interval %{{customdata[0]:{form}}} to %{{customdata[1]:{form}}}<extra></extra>"
@@ -592,6 +606,7 @@ def scatter(
                         "outlinewidth": 0,
                     },
                     "showscale": not traces,
+                    "line": EDGE,
                 }
             words = [str(v) for v in (level, mark) if v is not None]
             trace = {
@@ -888,12 +903,13 @@ def strip(
             "showlegend": level is not None,
         }
         traces.append(trace | _hover(part, label, None, x_title, y_title))
-    turned = len(names) > 8 or max(map(len, names)) > 14
+    fits = [int(pixels / len(names)) for pixels in (90, 48)]  # letters beside each other: screen, phone
+    turned = [max(map(len, names)) > n and n < 11 for n in fits]
     single = color is None or frame.groupby(x)[color].nunique().max() <= 1  # no room needed for neighbours
 
     def ticks(limit: int, most: int) -> dict[str, Any]:
         step = math.ceil(len(names) / most)
-        shown = [plot_text(_short(n, limit)) for n in names[::step]]
+        shown = [_lines(n, limit) if len(names) <= 16 else plot_text(_short(n, limit)) for n in names[::step]]
         return {"tickmode": "array", "tickvals": list(range(0, len(names), step)), "ticktext": shown}
 
     category = _axis(
@@ -902,12 +918,12 @@ def strip(
         categoryorder="array",
         categoryarray=[plot_text(n) for n in names],
         showgrid=False,
-        tickangle=-60 if turned else 0,
-        tickfont={"size": 13 if len(names) <= 30 else 10},
-        **ticks(28, 60),
+        tickangle=-60 if turned[0] else 0,
+        tickfont={"size": 13 if len(names) <= 8 else 10},
+        **ticks(28 if turned[0] else fits[0], 60),
     )
     layout = _layout(
-        430 + (50 if turned else 0),
+        430 + (50 if turned[0] else 0),
         category,
         _axis(y_title),
         boxmode="overlay" if single else "group",
@@ -916,11 +932,8 @@ def strip(
     )
     phone = {
         "height": 380,
-        "xaxis": ticks(15, 24)
-        | {
-            "tickfont": {"size": 10},
-            "tickangle": -90 if len(names) > 3 else 0,
-        },
+        "xaxis": ticks(18 if turned[1] else fits[1], 24)
+        | {"tickfont": {"size": 10}, "tickangle": -90 if turned[1] else 0},
     }
     return _figure(
         traces,

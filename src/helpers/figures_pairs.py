@@ -35,7 +35,6 @@ SIDES = (
 )
 WIDE, NARROW = (600, 470), (280, 330)  # what is left for the plane on a screen and on a phone, pixels
 OF_BENCHMARKS = ("orthogonal", "outlier")  # findings on one benchmark; their b is only its nearest
-EDGE = {"color": "#8a8a8a", "width": 0.6}  # keeps the dark end of the scale visible on a dark page
 COVERED = 2  # marks that a name may lie on
 AXIS_STYLE = {
     "performance": ("#2f7ec2", "circle"),
@@ -296,7 +295,7 @@ def ternary(
         "size": 6,
         "opacity": 0.75,
         "color": drawn[target].tolist(),
-        "line": EDGE,
+        "line": figures.EDGE,
         "colorscale": figures.scale(figures.SEQUENTIAL),
         "showscale": True,
         "colorbar": bar,
@@ -440,7 +439,7 @@ def explorer(
                     "size": 5,
                     "opacity": 0.7,
                     "color": drawn[target].tolist(),
-                    "line": EDGE,
+                    "line": figures.EDGE,
                     "colorscale": figures.scale(figures.SEQUENTIAL),
                     "showscale": k == 0,
                     "colorbar": bar,

@@ -112,22 +112,26 @@ def has_labels(frame: pd.DataFrame) -> bool:
 
 
 def caption_html(text: str) -> str:
-    """Return escaped text in which `` `names` `` are set as code.
+    """Return escaped text in which `` `names` `` are set as code and ``*words*`` as emphasis.
 
-    >>> caption_html("`a<b`, 5 < 6")
-    '<code>a&lt;b</code>, 5 &lt; 6'
+    >>> caption_html("`a<b`, 5 < 6, *so*; 2 * 3 * 4")
+    '<code>a&lt;b</code>, 5 &lt; 6, <em>so</em>; 2 * 3 * 4'
     """
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    parts = re.split(r"`([^`]+)`", escape(text))
+    parts[::2] = [re.sub(r"\*(?=\S)([^*]+)(?<=\S)\*", r"<em>\1</em>", part) for part in parts[::2]]
+    parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
+    return "".join(parts)
 
 
 def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
-    """Return (CSV text, remark) with as many digits as fit :data:`CSV_LIMIT`; text None when nothing fits.
+    """Return (CSV text, remark) with six significant digits, or fewer that fit :data:`CSV_LIMIT`.
 
+    The text is None when nothing fits.
     The index is written when :func:`has_labels`.
     """
     index = has_labels(frame)
     for form, remark in (
-        ("%.10g", ""),
+        ("%.6g", ""),
         ("%.4g", "four significant digits"),
         ("%.3g", "three significant digits"),
     ):
@@ -274,7 +278,7 @@ class Figure:
         if text is None:
             link = f"Data{note}"
         else:
-            address = "data:text/csv;charset=utf-8," + quote(text)
+            address = "data:text/csv;charset=utf-8," + quote(text, safe="/,;:=+()[]|$!*")
             link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
             link += note
         source = os.environ.get("COMPANION_SOURCE", "").strip()  # set by the runner: notebook and study
