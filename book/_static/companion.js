@@ -63,8 +63,8 @@
 
   function watch() {
     const figures = [...document.querySelectorAll(".companion-figure:has(> .companion-plot)")];
-    const pending = new Set(figures);
-    const start = (figure) => (pending.delete(figure) ? draw(figure) : Promise.resolve());
+    const started = new Map(); // a figure and the promise of its drawing, so that nobody reads it half drawn
+    const start = (figure) => started.get(figure) ?? started.set(figure, draw(figure)).get(figure);
     const near = new IntersectionObserver(
       (entries) => entries.filter((e) => e.isIntersecting).forEach((e) => (near.unobserve(e.target), start(e.target))),
       { rootMargin: "600px" },
@@ -76,7 +76,7 @@
       timer = setTimeout(() => {
         if (drawnNarrow === narrow.matches) return;
         drawnNarrow = narrow.matches;
-        figures.filter((figure) => !pending.has(figure)).forEach(draw);
+        [...started.keys()].forEach(draw);
       }, 150);
     });
     window.companion = { drawAll: () => Promise.all(figures.map(start)) };

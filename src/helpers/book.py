@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import paths
+from helpers import paths, provenance
 from helpers.errors import CompanionError, UnavailableError
 
 # file in the site's vendor folder -> (distribution, file inside it). They lie beside the pages,
@@ -76,7 +76,30 @@ def build(book: Path | str = paths.BOOK, *, fresh: bool = False) -> Path:
     )
     if run.returncode:
         raise BookError(_complaint(run.stdout + "\n" + run.stderr, book))
-    return book / "_build" / "html"
+    site = book / "_build" / "html"
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        if (light := lighten(text)) != text:
+            provenance.write_atomic(page, lambda t, light=light: t.write_text(light, encoding="utf-8"))
+    return site
+
+
+def lighten(page: str) -> str:
+    """Return the HTML of a page without the scripts of the theme that this page does not use (about 2 to 4 MiB).
+
+    Font Awesome's script repeats as SVG what the theme's own icon font draws; the search index serves results while
+    typing, which is off (the search page, where it is needed, has no second copy of the tools); MathJax is for pages
+    with equations.
+
+    >>> lighten('<script defer src="_static/scripts/fontawesome.js?digest=5"></script><p>text</p>')
+    '<p>text</p>'
+    """
+    unused = [r"scripts/fontawesome\.js"]
+    if "DOCUMENTATION_OPTIONS.pagename = 'search'" not in page:
+        unused += [r"_static/searchtools\.js", r"_static/language_data\.js", r"searchindex\.js"]
+    if not re.search(r'class="[^"]*\bmath\b', page):
+        unused += [r"vendor/mathjax/[\w-]+\.js"]
+    return re.sub(rf'\s*<script[^>]* src="[^"]*(?:{"|".join(unused)})[^"]*"></script>', "", page)
 
 
 def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-map.html") -> Path:
@@ -84,10 +107,7 @@ def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-ma
 
     Where a study has not been run yet the page says so. Raises StaleArtifactError for damaged artifacts.
     """
-    from helpers import (
-        figures,
-        provenance,
-    )  # plotting libraries load slowly, and a check of the page needs none
+    from helpers import figures  # plotting libraries load slowly, and a check of the page needs none
 
     folder = paths.results(study)
     panels = {
@@ -203,8 +223,6 @@ def make(book: Path = paths.BOOK) -> bool:
 
     Cards are written for every study whose page of cards the table of contents names.
     """
-    from helpers import provenance
-
     # generated pages are made from the executed notebooks, whose records hold the sha256 of every artifact
     skipped = {"_build", "_extra", "generated"}
     shown = [
