@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from helpers.fragments import Figure, escape, plot_text
 
 MAX_PAIRS = 2000
 MAX_ELLIPSES = 60
+MAX_ROWS = 100
 ALWAYS = 6
 SIDES = (
     "top center",
@@ -68,13 +70,14 @@ def disentanglement(
     caption: str,
     functions: pd.Series | None = None,
     labels: Mapping[str, str] | None = None,
-) -> Figure:
+) -> Finder:
     """Draw every benchmark once, at its consensus place, with a spoke to where each axis puts it.
 
     At the spoke's end stands the axis' mark. The :data:`ALWAYS` most displaced benchmarks show their 95 %
     ellipses, the next ones (:data:`MAX_ELLIPSES` in all) on a click in the legend, which also turns axes off.
     Benchmarks of a single axis cannot be displaced: they are left out and the caption says how many. Names
-    are written where they can be read (:func:`place_names`), the most displaced first; hover names all.
+    are written where they can be read (:func:`place_names`), the most displaced first; hover names all, and
+    a list below the map finds any of them by keyboard or touch.
     """
     labels = labels or {}
     consensus = result.alignment.consensus
@@ -92,8 +95,8 @@ def disentanglement(
         xs, ys = [], []
         for benchmark, (x, y) in zip(points.index, points.to_numpy()):
             cx, cy = consensus.loc[benchmark, ["x", "y"]]
-            xs += [cx, x, None]
-            ys += [cy, y, None]
+            xs += [round(cx, 3), round(x, 3), None]
+            ys += [round(cy, 3), round(y, 3), None]
         common = {
             "legendgroup": axis,
             "hoverinfo": "skip",
@@ -110,7 +113,7 @@ def disentanglement(
                 for benchmark in (b for b in chosen if b in points.index):
                     row = result.alignment.points[axis].index.get_loc(benchmark)
                     spread = result.errors.covariance[axis][row]
-                    outline = maps.ellipse(points.loc[benchmark], spread, corners=24)
+                    outline = maps.ellipse(points.loc[benchmark], spread, corners=16).round(3)
                     xs += [*outline[:, 0], None]
                     ys += [*outline[:, 1], None]
                 if not xs:
@@ -124,25 +127,26 @@ def disentanglement(
                 if group == "ellipses":
                     more |= {"visible": "legendonly", "showlegend": not listed}
                     listed = True
-                traces.append(common | {"line": {"color": _rgba(colour, 0.6), "width": 0.9}} | more)
+                line = {"color": _rgba(colour, 0.6), "width": 0.9, "shape": "spline"}
+                traces.append(common | {"line": line} | more)
     for axis, points in placed.items():
         colour, mark = AXIS_STYLE.get(axis, ("#8a8a8a", "x"))
         title = maps.TITLES.get(axis, axis)
-        text = []
-        for benchmark in points.index:
-            words = [f"<b>{plot_text(labels.get(benchmark, benchmark))}</b>"]
-            if functions is not None and benchmark in functions.index:
-                words.append(plot_text(functions[benchmark]))
-            gap = np.hypot(*(points.loc[benchmark] - consensus.loc[benchmark, ["x", "y"]]))
-            text.append("<br>".join([*words, f"{title}: {gap:.2f} radii from its consensus place"]))
+        gap = points - consensus.loc[points.index, ["x", "y"]]
+        kinds = [""] * len(points) if functions is None else functions.reindex(points.index).fillna("")
+        text = [
+            f"<b>{plot_text(labels.get(b, b))}</b>" + (f"<br>{plot_text(kind)}" if kind else "")
+            for b, kind in zip(points.index, kinds)
+        ]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": points["x"].tolist(),
-                "y": points["y"].tolist(),
+                "x": points["x"].round(3).tolist(),
+                "y": points["y"].round(3).tolist(),
                 "text": text,
-                "hovertemplate": "%{text}<extra></extra>",
+                "customdata": np.hypot(gap["x"], gap["y"]).round(2).tolist(),
+                "hovertemplate": f"%{{text}}<br>{title}: %{{customdata}} radii from its consensus place<extra></extra>",
                 "marker": {"color": colour, "symbol": mark, "size": 7, "opacity": 0.9},
                 "name": f"{title} (stress {result.embeddings[axis].stress:.2f})",
                 "legendgroup": axis,
@@ -175,6 +179,21 @@ def disentanglement(
             "name": "names",
         }
     )
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines+markers+text",
+            "x": [],
+            "y": [],
+            "text": [],
+            "textposition": "top center",
+            "line": {"color": "#8a8a8a", "width": 2.5},
+            "marker": {"size": 9, "color": "#8a8a8a"},
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "name": "chosen",
+        }
+    )
     layout = {
         "height": 640,
         "showlegend": True,
@@ -191,13 +210,15 @@ def disentanglement(
             f" Not drawn: {alone} benchmark{'s' * (alone > 1)} of a single axis, which cannot be displaced."
         )
     if len(shown[NARROW]) < len(plane):
-        caption += " Names that would cover one another are left out; hover or touch a mark to read its name."
+        caption += (
+            " Names that would cover one another are left out; hover, touch, or choose from the list below."
+        )
     figure = figures.plotly(
         {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=result.table()
     )
     narrow = _texts(consensus.index, words, shown[NARROW])
-    figure.spec["phone"] = {"height": 520, "traces": {str(len(traces) - 1): narrow}}
-    return figure
+    figure.spec["phone"] = {"height": 520, "traces": {str(len(traces) - 2): narrow}}
+    return Finder(figure, [labels.get(b, b) for b in consensus.index])
 
 
 def _texts(names: pd.Index, words: Mapping[str, str], shown: Mapping[str, str]) -> dict[str, list[str]]:
@@ -219,7 +240,8 @@ def place_names(
     """Choose the side of its point on which each name can be read; names that fit nowhere are not returned.
 
     Greedy, in the order of the rows: of the sides on which a name stays inside the plane and clear of the
-    names written before, the one that covers the fewest marks (:data:`COVERED` at most) is taken.
+    names written before, the one that covers the fewest marks is taken, if that is at most :data:`COVERED`;
+    for the first :data:`ALWAYS` names, whatever it covers.
 
     Parameters
     ----------
@@ -242,7 +264,8 @@ def place_names(
     dots = marks * scale
     taken: list[tuple[float, float, float, float]] = []
     result = {}
-    for name, (x, y) in zip(points.index, points.to_numpy() * scale):
+    for rank, (name, (x, y)) in enumerate(zip(points.index, points.to_numpy() * scale)):
+        most = COVERED if rank >= ALWAYS else len(dots)
         wide, tall = 0.62 * size * len(words[name]), 1.25 * size
         best = None
         for side in SIDES:
@@ -256,7 +279,7 @@ def place_names(
                 continue
             near = (dots >= np.array(box[:2]) - 1) & (dots <= np.array(box[2:]) + 1)
             covered = int(near.all(axis=1).sum())
-            if covered <= COVERED and (best is None or covered < best[0]):
+            if covered <= most and (best is None or covered < best[0]):
                 best = covered, side, box
         if best is not None:
             result[name] = best[1]
@@ -280,30 +303,32 @@ def ternary(
     """
     if len(predictors) < 2:
         raise DataError(f"A profile needs two or three axes besides {target}, found {list(predictors)}.")
+    if len(shares) > MAX_PAIRS:
+        caption += f" Drawn: the {MAX_PAIRS:,} strongest fitted values of {len(shares):,} pairs."
     drawn = shares.reindex(shares["fitted"].abs().sort_values(ascending=False, kind="stable").index).head(
         MAX_PAIRS
     )
     titles = [maps.TITLES.get(p, p) for p in predictors]
     columns = [f"share_{p}" for p in predictors]
-    text = [
-        f"<b>{plot_text(a)} – {plot_text(b)}</b><br>{target} {v:.2f}<br>"
-        + "<br>".join(f"{t}: {s:.0%}" for t, s in zip(titles, part))
-        for a, b, v, part in zip(drawn["a"], drawn["b"], drawn[target], drawn[columns].to_numpy())
-    ]
+    text = [f"{plot_text(a)} – {plot_text(b)}" for a, b in zip(drawn["a"], drawn["b"])]
+    hover = [f"<b>%{{text}}</b><br>{target} %{{marker.color:.2f}}"]
+    hover += [f"{title}: %{{customdata[{k}]}} %" for k, title in enumerate(titles)]
     bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
     marker = {
         "size": 6,
         "opacity": 0.75,
-        "color": drawn[target].tolist(),
+        "color": drawn[target].round(3).tolist(),
         "line": figures.EDGE,
         "colorscale": figures.scale(figures.SEQUENTIAL),
         "showscale": True,
         "colorbar": bar,
     }
-    point = {"type": "scatter", "mode": "markers", "text": text, "hovertemplate": "%{text}<extra></extra>"}
+    point = {"type": "scatter", "mode": "markers", "text": text}
+    point["hovertemplate"] = "<br>".join(hover) + "<extra></extra>"
+    point["customdata"] = (100 * drawn[columns]).round().fillna(0).astype(int).to_numpy().tolist()
     point |= {"marker": marker, "showlegend": False, "name": "pairs"}
     if len(predictors) == 2:
-        point |= {"x": drawn[columns[0]].tolist(), "y": drawn[target].tolist()}
+        point |= {"x": drawn[columns[0]].round(3).tolist(), "y": drawn[target].round(3).tolist()}
         layout = {
             "height": 380,
             "xaxis": {
@@ -314,7 +339,7 @@ def ternary(
         }
         traces = [point]
     else:
-        place = maps.ternary(drawn[columns[:3]].to_numpy())
+        place = maps.ternary(drawn[columns[:3]].to_numpy()).round(3)
         point |= {"x": place[:, 0].tolist(), "y": place[:, 1].tolist()}
         corner = [0, 1, 0.5, 0]
         edge = {"type": "scatter", "mode": "lines", "x": corner, "y": [0, 0, np.sqrt(3) / 2, 0]}
@@ -344,8 +369,52 @@ def ternary(
         }
         traces = [edge, point, words | {"showlegend": False}]
     return figures.plotly(
-        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=shares
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=shares.round(4)
     )
+
+
+def matrix(
+    values: pd.DataFrame,
+    *,
+    name: str,
+    alt: str,
+    caption: str,
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+    limit: int = MAX_ROWS,
+    **more: Any,
+) -> Figure:
+    """Draw one axis' matrix in the order given; above `limit` benchmarks, blocks of neighbours are averaged.
+
+    A block holds benchmarks that follow one another in the order, so a seriated matrix keeps its shape; its
+    label names the first and the last, the caption says how many it holds, intervals are left out, and a
+    benchmark's similarity to itself is not averaged in. `more` goes to ``figures.heatmap``.
+
+    >>> names = [f"b{i}" for i in range(5)]
+    >>> values = pd.DataFrame(np.full((5, 5), 0.4) + 0.6 * np.eye(5), names, names)
+    >>> drawn = matrix(values, name="m", alt="a matrix", caption="Five.", limit=2)
+    >>> drawn.spec["data"][0]["y"], np.array(drawn.spec["data"][0]["z"], float).round(3).tolist()
+    (['b0 … b2', 'b3 … b4'], [[0.4, 0.4], [0.4, 0.4]])
+    """
+    count = len(values)
+    if count <= limit:
+        return figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, **more)
+    size = math.ceil(count / limit)
+    block = np.arange(count) // size
+    belongs = (block[:, None] == np.arange(block[-1] + 1)).astype(float)
+    array = values.to_numpy(float)
+    known = (~np.eye(count, dtype=bool) & np.isfinite(array)).astype(float)
+    pairs = belongs.T @ known @ belongs
+    total = belongs.T @ np.where(known > 0, array, 0.0) @ belongs
+    mean = np.divide(total, pairs, out=np.full_like(total, np.nan), where=pairs > 0)
+    ends = [(values.index[block == k][0], values.index[block == k][-1]) for k in range(len(mean))]
+    labels = [str(a) if a == b else f"{a} … {b}" for a, b in ends]
+    caption += (
+        f" {count} benchmarks are too many to draw: each row is the mean of {size} that follow one another; "
+        "the study's artifacts hold every pair with its interval."
+    )
+    frame = pd.DataFrame(mean, labels, labels)
+    return figures.heatmap(frame, name=name, alt=alt, caption=caption, **more)
 
 
 def choose_pairs(
@@ -418,7 +487,6 @@ def explorer(
         )
     panels = list(itertools.combinations(axes, 2)) or [(axes[0], target)]
     bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
-    text = [f"<b>{plot_text(a)} – {plot_text(b)}</b>" for a, b in zip(drawn["a"], drawn["b"])]
     traces, layout, phone = [], {"height": 400 if len(panels) > 1 else 460, "showlegend": False}, {}
     gap = 0.13 if len(panels) > 1 else 0
     width = (1 - gap * (len(panels) - 1)) / len(panels)
@@ -428,17 +496,16 @@ def explorer(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": drawn[x].tolist(),
-                "y": drawn[y].tolist(),
+                "x": drawn[x].round(3).tolist(),
+                "y": drawn[y].round(3).tolist(),
                 "xaxis": f"x{suffix}",
                 "yaxis": f"y{suffix}",
-                "text": text,
-                "hovertemplate": "%{text}<br>%{x:.2f}, %{y:.2f}<extra></extra>",
+                "hovertemplate": "<b>%{text}</b><br>%{x:.2f}, %{y:.2f}<extra></extra>",
                 "name": f"{x}, {y}",
                 "marker": {
                     "size": 5,
                     "opacity": 0.7,
-                    "color": drawn[target].tolist(),
+                    "color": drawn[target].round(3).tolist(),
                     "line": figures.EDGE,
                     "colorscale": figures.scale(figures.SEQUENTIAL),
                     "showscale": k == 0,
@@ -461,10 +528,12 @@ def explorer(
             phone[f"yaxis{suffix}"] = {"domain": [max(0, low), low + 0.27]}
     keep = ["a", "b", target, *axes, "flag"]
     figure = figures.plotly(
-        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=drawn[keep]
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=drawn[keep].round(4)
     )
     figure.spec["phone"] = {"height": 420 if len(panels) == 1 else 1000} | phone
-    return Explorer(figure, panels, [target, *axes], drawn["flag"].tolist())
+    result = Explorer(figure, panels, [target, *axes], drawn["flag"].tolist())
+    result.thin()
+    return result
 
 
 @dataclass
@@ -476,6 +545,15 @@ class Explorer:
     axes: list[str]
     flags: list[str]
     rows: int = 40
+
+    def thin(self) -> None:
+        """Take out of the plot's data what it holds twice; the page's script puts it back before drawing."""
+        for k, (panel, trace) in enumerate(zip(self.panels, self.figure.spec["data"])):
+            for key, axis in zip("xy", panel):
+                if self._where(axis) != [k, key]:
+                    del trace[key]
+            if k:
+                del trace["marker"]["color"]
 
     @property
     def html(self) -> str:
@@ -509,6 +587,7 @@ class Explorer:
             "flags": kinds,
             "flag": [kinds.index(f) if f else -1 for f in self.flags],
             "where": {a: self._where(a) for a in self.axes},
+            "panels": [[self.axes.index(a) for a in panel] for panel in self.panels],
             "rows": self.rows,
         }
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
@@ -540,6 +619,84 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer {self.figure.name}: {self.figure.alt}"
+
+
+FIND = """(() => {
+"use strict";
+const root = document.getElementById("FIGURE-find"), figure = document.getElementById("FIGURE");
+const place = figure.querySelector(".companion-plot"), choice = root.querySelector("select");
+const status = root.querySelector("[role=status]");
+const plain = (html) => new DOMParser().parseFromString(html.replace("<br>", ": "), "text/html").body.textContent;
+choice.addEventListener("change", () => {
+  const library = window.Plotly, data = place.data;
+  if (!library || !data) return;
+  const own = data.findIndex((t) => t.name === "chosen"), rest = data.map((_, i) => i).filter((i) => i !== own);
+  const at = Number(choice.value), names = data.find((t) => t.name === "names");
+  status.textContent = "";
+  if (choice.value === "") {
+    library.restyle(place, { opacity: 1 }, rest);
+    library.restyle(place, { x: [[]], y: [[]] }, [own]);
+    return;
+  }
+  const centre = [names.x[at], names.y[at]], name = choice.selectedOptions[0].textContent;
+  const x = [], y = [], text = [], told = [];
+  for (const trace of data.filter((t) => t.customdata && t.legendgroup)) {
+    const i = trace.text.findIndex((t) => plain(t).split(": ")[0] === name);
+    if (i < 0) continue;
+    const title = trace.name.split(" (")[0];
+    x.push(centre[0], trace.x[i], null);
+    y.push(centre[1], trace.y[i], null);
+    text.push("", title, "");
+    told.push(`${title} ${trace.customdata[i].toFixed(2)}`);
+  }
+  library.restyle(place, { opacity: 0.15 }, rest);
+  library.restyle(place, { x: [x], y: [y], text: [text] }, [own]);
+  status.textContent = `${name}: ${told.join(", ")} radii from its consensus place.`;
+});
+})();"""
+
+
+@dataclass
+class Finder:
+    """The disentanglement map and a list that finds a benchmark in it."""
+
+    figure: Figure
+    names: list[str]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The map's plotly specification."""
+        return self.figure.spec
+
+    @property
+    def caption(self) -> str:
+        """The map's caption."""
+        return self.figure.caption
+
+    @property
+    def data(self) -> pd.DataFrame:
+        """The frame behind the download."""
+        return self.figure.data
+
+    @property
+    def html(self) -> str:
+        """The figure, the list and the script that links them."""
+        identity = f"fig-{self.figure.name}"
+        order = sorted(range(len(self.names)), key=lambda k: self.names[k])
+        options = "".join(f"<option value={k}>{escape(self.names[k])}</option>" for k in order)
+        return (
+            f'<div class="companion-pairs" id="{identity}-find">{STYLE}{self.figure.html}'
+            '<div class="companion-pairs-form companion-pairs-row"><label>find a benchmark <select>'
+            f'<option value="">all</option>{options}</select></label>'
+            '<span role="status" aria-live="polite"></span></div>'
+            f"<script>{FIND.replace('FIGURE', identity)}</script></div>"
+        )
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return repr(self.figure)
 
 
 STYLE = """<style>
@@ -580,6 +737,14 @@ const value = Object.fromEntries(axes.map((a) => {
   return [a, key === "color" ? spec.data[k].marker.color : spec.data[k][key]];
 }));
 const total = info.pairs.length;
+const entity = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;" };
+const literal = (text) => text.replace(/[&<>$]/g, (c) => entity[c]);
+const text = info.pairs.map((pair) => pair.map((n) => literal(info.names[n])).join(" – "));
+info.panels.forEach(([x, y], k) => { // what the panels share was sent once
+  Object.assign(spec.data[k], { x: value[axes[x]], y: value[axes[y]], text });
+  spec.data[k].marker.color = spec.data[0].marker.color;
+});
+figure.querySelector('script[type="application/json"]').textContent = JSON.stringify(spec);
 let brushed = null, chosen = null, seen = null;
 const live = () => window.Plotly && place.data ? window.Plotly : null;
 function attach() {
