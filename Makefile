@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export PYTHONDONTWRITEBYTECODE :=
 export PYTHONWARNINGS ?= ignore::DeprecationWarning
 
-.PHONY: help setup book test study llms lab notebooks freeze adapt check-benchmark report plan new-study lock clean
+.PHONY: help setup book test study llms lab notebooks freeze adapt check-benchmark capstone report plan new-study lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,11 +61,14 @@ freeze: $(STAMP) ## STUDY=name: keep dated copies of a study's pages for readers
 	@test -n "$(STUDY)" || { echo "Say which study: make freeze STUDY=dclm"; exit 2; }
 	COMPANION_LIVE=$(STUDY) $(PY) -m helpers.runner freeze $(STUDY)
 
-adapt: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name]: put your own benchmark on the map
-	$(PY) -m helpers.adapt --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" $(OPTIONS)
+adapt: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name] [MODELS=folder,..]: your own benchmark on the map
+	$(PY) -m helpers.adapt --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" --models "$(MODELS)" $(OPTIONS)
 
 check-benchmark: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name]: say everything that is wrong with your files
-	$(PY) -m helpers.adapt --check --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" $(OPTIONS)
+	$(PY) -m helpers.adapt --check --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" --models "$(MODELS)" $(OPTIONS)
+
+capstone: $(STAMP) ## QUESTIONS=file or SCORES=file [SUITE=domain,..]: score a benchmark meant to stand apart
+	$(PY) -m helpers.capstone $(if $(SCORES),--scores "$(SCORES)",--questions "$(QUESTIONS)") $(if $(SUITE),--suite "$(SUITE)")
 
 report: $(STAMP) ## STUDY=name: one self-contained HTML report and a CSV bundle
 	$(PY) -m helpers.report --study "$(or $(STUDY),lab)"

@@ -194,14 +194,21 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--metric", default="", help="metric of a harness folder")
     parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its file name")
     parser.add_argument("--alias", action="append", default=[], metavar="YOURS=STUDYS", help="a model's name")
+    parser.add_argument(
+        "--models", default="", metavar="NAME=PLACE,...", help="your own models: folders or hub ids"
+    )
+    parser.add_argument(
+        "--family", action="append", default=[], metavar="NAME=LINEAGE", help="their lineages"
+    )
     parser.add_argument("--check", action="store_true", help="say what is wrong with the files and stop")
     parser.add_argument("--out", default="", help="folder for the results")
     parser.add_argument("--new-study", default=None, metavar="NAME", help="scaffold a study file and stop")
     parser.add_argument("--example", action="store_true", help="write the example files again and stop")
     options = parser.parse_args(arguments)
-    wrong = [a for a in options.alias if "=" not in a]
-    if wrong:
-        parser.error(f"--alias {wrong[0]}: write YOURS=STUDYS")
+    for flag, given in (("alias YOURS=STUDYS", options.alias), ("family NAME=LINEAGE", options.family)):
+        wrong = [a for a in given if "=" not in a]
+        if wrong:
+            parser.error(f"--{flag.split()[0]} {wrong[0]}: write {flag.split()[1]}")
     if options.new_study is None and not options.example and not options.scores:
         parser.error(
             "say which scores: make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]"
@@ -220,7 +227,17 @@ def _parameters(options: argparse.Namespace) -> dict:
         "metric": options.metric,
         "runs": options.runs,
         "aliases": dict(a.split("=", 1) for a in options.alias),
+        "own_models": {n: _portable(p) for n, p in _own(options).items()},
+        "families": dict(a.split("=", 1) for a in options.family),
     }
+
+
+def _own(options: argparse.Namespace) -> dict[str, str]:
+    if not options.models:
+        return {}
+    from helpers import own_models  # torch is slow to import: only where models must run
+
+    return own_models.parse(options.models)
 
 
 def _portable(name: str) -> str:
@@ -241,10 +258,11 @@ def check(options: argparse.Namespace):
     from helpers import placement
 
     study = studies.load(options.study)
+    families = dict(a.split("=", 1) for a in options.family)
     submission = placement.check_benchmark(
         placement.source(options.scores),
         placement.source(options.questions) if options.questions else None,
-        tables=placement.ready(study),
+        tables=placement.ready(study, _own(options), families),
         benchmark=options.benchmark or None,
         scale=options.scale,
         lower_is_better=options.lower_is_better,
@@ -252,6 +270,11 @@ def check(options: argparse.Namespace):
         runs=options.runs,
         aliases=dict(a.split("=", 1) for a in options.alias),
     )
+    for name in _own(options):
+        if name not in submission.scores.index:
+            print(
+                f"note   model '{name}' was measured but has no score in {paths.label(options.scores)}; it plays no part."
+            )
     for problem in sorted(submission.problems, key=lambda p: not p.serious):
         print(("WRONG  " if problem.serious else "note   ") + str(problem))
     wrong = sum(p.serious for p in submission.problems)
@@ -300,6 +323,9 @@ def _foot(parameters: dict) -> str:
         words += [flag, str(shown)] if value not in ("", "auto", "newest") else []
     words += ["--lower-is-better"] if parameters["lower_is_better"] else []
     words += [w for k, v in parameters["aliases"].items() for w in ("--alias", f"{k}={v}")]
+    own = {k: Path(v).name if Path(v).is_absolute() else v for k, v in parameters["own_models"].items()}
+    words += ["--models", ",".join(f"{k}={v}" for k, v in own.items())] if own else []
+    words += [w for k, v in parameters["families"].items() for w in ("--family", f"{k}={v}")]
     versions = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
     return f"<hr><p>Made by <code>{html.escape(shlex.join(words))}</code> with {html.escape(versions)}.</p>"
 

@@ -16,8 +16,19 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers import datasets, inference, overlap, paths, preparation, provenance, questions, scores, semantics
-from helpers.errors import CompanionError, DataError, StaleArtifactError, nearest
+from helpers import (
+    datasets,
+    geometry,
+    inference,
+    overlap,
+    paths,
+    preparation,
+    provenance,
+    questions,
+    scores,
+    semantics,
+)
+from helpers.errors import CompanionError, DataError, StaleArtifactError, StudyError, nearest
 from helpers.problems import Problem, refuse
 from helpers.studies import Study
 
@@ -33,6 +44,7 @@ AXES = {
     "beyond": "performance beyond the common factor",
     "signature-crossfit": "signature (cross-fitted)",
     "semantic": "meaning of the questions",
+    "neural": "what the questions do inside the models",
 }
 _MARKUP = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>|&[a-z]+;")
 
@@ -85,14 +97,27 @@ def source(name: str) -> Path:
     return path if here else paths.ROOT / name
 
 
-def ready(study: Study) -> overlap.Tables:
-    """Return the tables of a study, preparing it and extracting surprisal where they are missing or stale."""
+def ready(
+    study: Study, own: Mapping[str, str] | None = None, families: Mapping[str, str] | None = None
+) -> overlap.Tables:
+    """Return the tables of a study, preparing it and extracting surprisal where they are missing or stale.
+
+    `own` are the reader's checkpoints, name -> folder or hub id; they are measured on the study's text and join its
+    models, each a lineage of its own unless `families` says otherwise (see ``own_models.join`` and what it raises).
+    """
+    if own:
+        from helpers import own_models  # torch is slow to import: only where models must run
+
+        reason = own_models.refusal(study)
+        if reason:
+            raise StudyError(reason)
+        return own_models.join(study, ready(study), own, families)
     try:
         return overlap.load(study.results, study.overlap.groups)
     except StaleArtifactError:
         preparation.prepare(study)
     if study.models.kind != "table" and not _sound(study.results / "surprisal.parquet"):
-        from helpers import extraction  # torch is slow to import: only where models must run
+        from helpers import extraction  # as above
 
         extraction.extract(study)
     return overlap.load(study.results, study.overlap.groups)
@@ -256,6 +281,13 @@ def _check_values(
         told = f"{len(values)} models are shared with the study, at least {inference.MIN_MODELS} are needed"
         problems.append(Problem(shown, None, "model", told, "score more of the study's models"))
         return
+    sat = tables.all_scores[values.index].notna().any(axis=0)
+    if sat.sum() < inference.MIN_MODELS:
+        told = f"only {sat.sum()} of the {len(values)} shared models have a score on any known benchmark"
+        problems.append(
+            Problem(shown, None, "model", told, f"score {inference.MIN_MODELS} of the study's models")
+        )
+        return
     if values.nunique() == 1:
         problems.append(
             Problem(shown, None, name, f"every model scores {values.iloc[0]:g}", "nothing can be compared")
@@ -376,12 +408,18 @@ def place(
     """Compare a checked benchmark with every known one of a study, on the models that both share.
 
     Performance and signature intervals resample models by whole lineages (single models where there are fewer than
-    eight lineages); the semantic interval resamples questions. Raises DataError when something serious is wrong with the submission.
+    eight lineages); semantic and neural intervals resample questions. Raises DataError when something serious is wrong
+    with the submission.
     """
     refuse(submission.problems)
     name = submission.name
-    models = list(submission.scores.index)
     missing: dict[str, str] = {}
+    sat = tables.all_scores[list(submission.scores.index)].notna().any(axis=0)
+    models = list(sat.index[sat])
+    for model in sat.index[~sat]:
+        missing[f"performance: model {model}"] = (
+            "it has no score on a known benchmark; it counts for signatures only"
+        )
     both = tables.all_scores[models]
     enough = both.notna().sum(axis=1) >= inference.MIN_MODELS
     varied = both.nunique(axis=1) >= 2
@@ -391,7 +429,7 @@ def place(
         )
         missing[f"performance: {b}"] = reason
     own = f"{name} (yours)" if name in both.index else name
-    rows = pd.concat([submission.scores.to_frame(own).T, both[enough & varied]])
+    rows = pd.concat([submission.scores[models].to_frame(own).T, both[enough & varied]])
     groups = tables.all_groups[models]
     # a bootstrap over a handful of lineages knows nothing: then single models are drawn, and the page says so
     by = groups if groups.nunique() >= FEW_LINEAGES else None
@@ -409,8 +447,11 @@ def place(
     meaning = _semantic(own, study, submission, tables, seed, missing)
     if meaning is not None:
         matrices["semantic"] = (meaning.matrix, meaning.low, meaning.high)
+    inside = _neural(own, study, submission, tables, seed, missing)
+    if inside is not None:
+        matrices["neural"] = (inside.matrix, inside.low, inside.high)
     pairs = pd.concat([_pairs(axis, own, *frames) for axis, frames in matrices.items()], ignore_index=True)
-    reliability = _reliability(own, submission, crossfit, meaning)
+    reliability = _reliability(own, submission, crossfit, {"semantic": meaning, "neural": inside})
     flags = _flags(own, submission, tables, models, pairs, reliability, factor)
     settings = {"bootstraps": bootstraps, "splits": splits, "seed": seed, "lineages": int(groups.nunique())}
     settings["resampled"] = "single models" if by is None else "whole lineages of models"
@@ -492,6 +533,59 @@ def _semantic(own, study, submission, tables, seed, missing):
     return result
 
 
+def _neural(own, study, submission, tables, seed, missing):
+    """Compare hidden states on the new questions with those on the known ones, in the study's trace models."""
+    if submission.questions is None:
+        missing["neural"] = "no questions were given"
+        return None
+    path = study.results / "questions.parquet"
+    if not path.exists():
+        missing["neural"] = "the study has no question texts"
+        return None
+    if study.models.kind == "table":
+        missing["neural"] = (
+            "the study's neural axis is a committed copy of numbers, without the states of single questions that a new "
+            "benchmark would have to be compared with; a study whose models run here (lab, or your own) has them"
+        )
+        return None
+    from helpers import atlas, models, traces  # torch is slow to import: only where models must run
+
+    entries = atlas.study_entries(study)
+    absent = [reason for reason in map(models.available, entries) if reason]
+    if absent:
+        missing["neural"] = f"its trace models are not all here: {absent[0]}"
+        return None
+    known = provenance.read_table(path)
+    known = known[known["benchmark"].isin(tables.all_scores.index)]
+    if known.empty or len(submission.questions) < geometry.MINIMUM:
+        missing["neural"] = (
+            "no usable benchmark of the study has question texts" if known.empty
+            else f"{len(submission.questions)} questions, {geometry.MINIMUM} are needed"
+        )  # fmt: skip
+        return None
+    mine = submission.questions.assign(benchmark=own)
+    asked, _ = questions.strip_template(questions.sample(pd.concat([mine, known[mine.columns]]), study.traces.questions, study.seed))  # fmt: skip
+    own_rows = asked["benchmark"] == own
+    found: dict[str, dict] = {}
+    try:
+        for entry in entries:
+
+            def load(entry=entry):
+                loaded = models.load(entry)
+                return loaded.model, loaded.tokenizer
+
+            common = {"identity": atlas.identity(entry), "tokens": study.traces.tokens}
+            # those of the study are kept, by content; a reader's questions leave nothing behind
+            found[entry.name] = traces.collect_all(
+                load, entry.name, asked[~own_rows], study.results / "traces", **common
+            )
+            found[entry.name] |= traces.collect_all(load, entry.name, asked[own_rows], None, **common)
+        return traces.similarity(found, bootstraps=100, splits=20, seed=seed)
+    except CompanionError as error:
+        missing["neural"] = str(error)
+        return None
+
+
 def _pairs(axis, own, value, low, high) -> pd.DataFrame:
     others = [b for b in value.index if b != own]
     frame = pd.DataFrame({
@@ -501,7 +595,7 @@ def _pairs(axis, own, value, low, high) -> pd.DataFrame:
     return frame.sort_values("value", ascending=False, kind="stable", ignore_index=True)
 
 
-def _reliability(own, submission, crossfit, meaning) -> pd.DataFrame:
+def _reliability(own, submission, crossfit, asked) -> pd.DataFrame:
     known = submission.stderr.notna().any()
     value = (
         inference.score_reliability(submission.scores.to_frame().T, submission.stderr.to_frame().T)[0]
@@ -518,15 +612,10 @@ def _reliability(own, submission, crossfit, meaning) -> pd.DataFrame:
     if crossfit is not None:
         rows.append({"axis": "signature-crossfit", "what": "agreement of signatures selected on different models"}
                     | crossfit.reliability.loc[own].to_dict())  # fmt: skip
-    if meaning is not None:
-        row = (
-            meaning.reliability.set_index("benchmark")
-            if "benchmark" in meaning.reliability
-            else meaning.reliability
-        )
-        rows.append(
-            {"axis": "semantic", "what": "agreement of halves of its questions"} | row.loc[own].to_dict()
-        )
+    for axis, result in asked.items():
+        if result is not None:
+            row = result.reliability.set_index("benchmark").loc[own].to_dict()
+            rows.append({"axis": axis, "what": "agreement of halves of its questions"} | row)
     frame = pd.DataFrame(rows)
     for column in ("low", "high"):
         frame[column] = frame[column] if column in frame else np.nan
