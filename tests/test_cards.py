@@ -371,3 +371,40 @@ def test_scale_free_takes_out_scale():
     fixed = judgement.scale_free(scores, scale, list(scores.index)).to_numpy()[np.triu_indices(6, 1)].mean()
     assert raw > 0.7 and abs(fixed) < 0.2
     assert judgement.scale_free(scores, scale.head(5), list(scores.index)) is None
+
+
+def test_twins_are_left_out_and_an_axis_without_the_original_keeps_its_twin():
+    names = ["a", "a_cot", "b", "c", "d", "e", "f"]
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(7, 30))
+    full = pd.DataFrame(np.corrcoef(vectors), names, names)
+    part = full.drop(index="a", columns="a")
+    benchmarks = pd.DataFrame({"benchmark": names, "same_items_as": [None] * 5 + ["d", "missing"]})
+    axes = maps.Axes({"performance": full, "semantic": part}, {"performance": full - 0.1})
+    kept, gone = judgement.without_twins(axes, benchmarks)
+    assert gone == {"a_cot": "a", "e": "d"}
+    assert list(kept["performance"].index) == ["a", "b", "c", "d", "f"]
+    assert list(kept["semantic"].index) == ["a_cot", "b", "c", "d", "f"]
+    assert kept.low["performance"].shape == (5, 5)
+
+
+def test_twins_make_noise_look_like_a_function():
+    """Functions that mean nothing; every benchmark comes twice. Only without twins is the difference about 0."""
+    from helpers import inference
+
+    rng = np.random.default_rng(1)
+    names = [f"b{i}{s}" for i in range(16) for s in ("", "_cot")]
+    benchmarks = pd.DataFrame({"benchmark": names})
+    labels = pd.Series([f"f{i // 2 % 8}" for i in range(32)], names)
+    with_twins, without = [], []
+    for _ in range(6):
+        base = np.repeat(rng.normal(size=(16, 60)), 2, axis=0) + 0.3 * rng.normal(size=(32, 60))
+        axes = maps.Axes({"semantic": pd.DataFrame(np.corrcoef(base), names, names)})
+        kept, _ = judgement.without_twins(axes, benchmarks)
+        options = dict(bootstraps=0, permutations=0, pair_bootstraps=0)
+        with_twins.append(inference.within_between(axes["semantic"], labels, **options).auc)
+        without.append(
+            inference.within_between(kept["semantic"], labels[kept["semantic"].index], **options).auc
+        )
+    assert np.mean(with_twins) > 0.62
+    assert abs(np.mean(without) - 0.5) < 0.12

@@ -288,3 +288,23 @@ def test_precision_and_recall_count_pairs_both_ways():
     findings = pd.DataFrame({"kind": ["hidden kinship"] * 2, "a": ["y", "x"], "b": ["x", "z"]})
     row = diagnosis.precision_recall(findings, truth).iloc[0]
     assert (row["precision"], row["recall"]) == (0.5, 0.5)
+
+
+def test_trials_report_every_kind_with_intervals_that_hold_the_rate():
+    table = diagnosis.trials(2, models=120).set_index("kind")
+    assert set(table.index) == {*diagnosis.KINDS, "redundant"}
+    for rate in ("precision", "recall"):
+        known = table.dropna(subset=rate)
+        assert (known[f"{rate}_low"] <= known[rate] + 1e-12).all()
+        assert (known[rate] <= known[f"{rate}_high"] + 1e-12).all()
+    shared = table.loc["contaminated"]
+    assert (shared["true"], shared["flagged"], shared["correct"]) == (6, 6, 6)
+    assert shared["recall_low"] < 0.7  # six of six is no certainty
+    assert table.loc["redundant", "correct"] == 2
+
+
+def test_a_rate_needs_a_total_and_resamples_worlds():
+    none = diagnosis._rate("recall", 0, 0, np.array([0]), np.array([0]))
+    assert np.isnan(none["recall"])
+    row = diagnosis._rate("recall", 5, 10, np.array([0, 5]), np.array([5, 5]))
+    assert (row["recall"], row["recall_low"] < 0.1, row["recall_high"] > 0.9) == (0.5, True, True)

@@ -484,3 +484,36 @@ def test_nothing_warns_on_ordinary_data():
         warnings.simplefilter("error")
         overlap.crossfit_signature(x, y, splits=2)
         overlap.performance(y)
+
+
+def test_excluded_units_take_part_in_no_validation(monkeypatch):
+    """Units that copy the first benchmark's scores are its own text: with exclude= they change nothing."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(300, 14)), rng.normal(size=(6, 14))
+    own = np.zeros((300, 6), dtype=bool)
+    own[:40, 0] = True
+    spoiled = x.copy()
+    spoiled[:40] = y[0] + 0.01 * rng.normal(size=(40, 14))
+    documents = np.arange(300) // 10
+
+    def first(frame):
+        return frame[frame["benchmark"] == frame["benchmark"].iloc[0]].set_index("level")["sd"]
+
+    barred, open_ = (first(validation.level_spread(spoiled, y, documents, exclude=e)) for e in (own, None))
+    assert barred["unit"] < open_["unit"]
+    np.testing.assert_allclose(
+        barred["unit"], first(validation.level_spread(x, y, documents, exclude=own))["unit"]
+    )
+    assert validation.screening_agreement(spoiled, y, 0.05, exclude=own).shape == (6,)
+    given = []
+
+    def record(surprisal, scores, exclude, **options):
+        given.append((surprisal, exclude))
+        return original(surprisal, scores, exclude=exclude, **options)
+
+    original = overlap.in_sample
+    monkeypatch.setattr(validation.overlap, "in_sample", record)
+    validation.corpus_halves(spoiled, y, None, repeats=1, exclude=own, method="top", k=10, bootstraps=0)
+    assert sum(e.sum() for _, e in given) == own.sum() and all(len(a) == len(e) for a, e in given)
+    copies = [np.abs(np.corrcoef(a[e[:, 0]], y[0])[-1, :-1]).min() for a, e in given]
+    assert min(copies) > 0.99  # each half bars its own share of the copies

@@ -178,6 +178,38 @@ def explain(
 # --- the paper's claims -----------------------------------------------------------------------------------
 
 
+def twins(names: Collection[str], benchmarks: pd.DataFrame) -> dict[str, str]:
+    """Return the benchmarks that ask the questions of another one of `names`: {twin: the one to keep}.
+
+    Known from the column ``same_items_as`` of the study's benchmarks, or from a name with ``_cot`` (the same
+    items with chain of thought). Two prompts for one set of questions are no two benchmarks of a function:
+    counted as such they make every axis look as if it knew the function.
+
+    >>> twins(["gsm8k", "gsm8k_cot", "b", "c"], pd.DataFrame({"benchmark": ["b", "c"], "same_items_as": [None, "b"]}))
+    {'gsm8k_cot': 'gsm8k', 'c': 'b'}
+    """
+    names = list(names)
+    same = {n: n.removesuffix("_cot") for n in names if n.endswith("_cot")}
+    if "same_items_as" in benchmarks.columns:
+        known = benchmarks.dropna(subset="same_items_as").drop_duplicates("benchmark")
+        same |= dict(zip(known["benchmark"], known["same_items_as"]))
+    return {n: same[n] for n in names if same.get(n) in names}
+
+
+def without_twins(axes: maps.Axes, benchmarks: pd.DataFrame) -> tuple[maps.Axes, dict[str, str]]:
+    """Return the axes without :func:`twins`, and those left out; an axis that lacks the original keeps its twin."""
+    gone: dict[str, str] = {}
+    sides: list[dict[str, pd.DataFrame]] = [{}, {}, {}]
+    for axis, matrix in axes.values.items():
+        doubles = twins(matrix.index, benchmarks)
+        gone |= doubles
+        kept = [n for n in matrix.index if n not in doubles]
+        for side, full in zip(sides, (axes.values, axes.low, axes.high)):
+            if axis in full:
+                side[axis] = full[axis].loc[kept, kept]
+    return maps.check(maps.Axes(*sides, dict(axes.reliability), axes.missing)), gone
+
+
 def block_contrast(
     matrix: pd.DataFrame,
     functions: pd.Series,

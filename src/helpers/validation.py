@@ -275,11 +275,20 @@ def regulariser_agreement(
 
 
 def corpus_halves(
-    surprisal, scores, documents=None, *, repeats: int = 5, seed: int = 0, bootstraps: int = 200, **options
+    surprisal,
+    scores,
+    documents=None,
+    *,
+    repeats: int = 5,
+    exclude=None,
+    seed: int = 0,
+    bootstraps: int = 200,
+    **options,
 ) -> pd.DataFrame:
     """Agreement of the signature overlap between two halves of the corpus, cut between documents.
 
-    `documents` names the document of each unit (None: units are cut singly). Returns one row a repeat.
+    `documents` names the document of each unit (None: units are cut singly); `exclude` is as in
+    :func:`overlap.select`. Returns one row a repeat.
     """
     x = np.asarray(surprisal)
     codes = inference.group_codes(documents, len(x))
@@ -287,7 +296,9 @@ def corpus_halves(
     rows = []
     for _ in range(repeats):
         half = overlap.partition(codes, len(x), 2, rng)
-        pair = [overlap.in_sample(x[half == h], scores, **options) for h in (0, 1)]
+        own = None if exclude is None else np.asarray(exclude, dtype=bool)
+        barred = [None if own is None else own[half == h] for h in (0, 1)]
+        pair = [overlap.in_sample(x[half == h], scores, exclude=b, **options) for h, b in zip((0, 1), barred)]
         rows.append(inference.agreement(*pair, bootstraps=bootstraps))
     return pd.DataFrame(rows)
 
@@ -337,13 +348,14 @@ def population_curve(
     return pd.DataFrame(rows, columns=["models", "repeat", "auc", "difference"])
 
 
-def level_spread(surprisal, scores, documents, *, chunk: int = 30) -> pd.DataFrame:
+def level_spread(surprisal, scores, documents, *, chunk: int = 30, exclude=None) -> pd.DataFrame:
     """Spread of the units' correlation with each benchmark at three levels: unit, chunk of units, document.
 
     `documents` names the document of each unit, units being in reading order; a chunk is `chunk` consecutive
     units of a document. Surprisal is averaged within chunks and documents. Columns `benchmark`, `level`,
     `units`, `sd` (of Spearman's rho between surprisal and score over units), `chance_sd` (the same with
-    permuted scores, one draw). The paper reports that the unit ("token") level is the widest.
+    permuted scores, one draw). The paper reports that the unit ("token") level is the widest. `exclude` is as
+    in :func:`overlap.select`; a chunk or document with a barred unit is barred too.
     """
     x = np.asarray(surprisal, dtype=np.float64)
     y, names, _ = inference.as_rows(scores, "scores")
@@ -359,27 +371,37 @@ def level_spread(surprisal, scores, documents, *, chunk: int = 30) -> pd.DataFra
         m = (~np.isnan(y)).sum(axis=1)
         scale = 6 / (m * (m**2 - 1))
         real, chance = (screening.thrush(values, table) * scale for table in (y, shuffled))
+        if exclude is not None:
+            own = np.asarray(exclude, dtype=bool)
+            own = own if by is None else pd.DataFrame(own).groupby(by).any().to_numpy()
+            real, chance = np.where(own, np.nan, real), np.where(own, np.nan, chance)
         spread = zip(names, np.nanstd(real, axis=0), np.nanstd(chance, axis=0))
         rows += [(name, level, len(values), one, other) for name, one, other in spread]
     return pd.DataFrame(rows, columns=["benchmark", "level", "units", "sd", "chance_sd"])
 
 
-def screening_agreement(surprisal, scores, ratio: float = 0.01, ties: screening.Ties = "name") -> np.ndarray:
+def screening_agreement(
+    surprisal, scores, ratio: float = 0.01, ties: screening.Ties = "name", exclude=None
+) -> np.ndarray:
     """Share of the units that Thrush screening (with the given ties) keeps and Spearman's rho would keep too.
 
-    Returns one share a benchmark. Without ties the two are the same statistic.
+    Returns one share a benchmark. Without ties the two are the same statistic. `exclude` is as in
+    :func:`overlap.select`.
     """
     x = np.asarray(surprisal)
     y, _, _ = inference.as_rows(scores, "scores")
     shares = []
-    for row in y:
+    for i, row in enumerate(y):
         known = ~np.isnan(row)
-        kept = screening.screen(screening.thrush(x[:, known], row[None, known], ties=ties), ratio)[0]
+        statistic = screening.thrush(x[:, known], row[None, known], ties=ties)
+        own = np.zeros(len(x), dtype=bool) if exclude is None else np.asarray(exclude, dtype=bool)[:, i]
+        kept = screening.screen(np.where(own[:, None], np.nan, statistic), ratio)[0]
         ranks = stats.rankdata(x[:, known], axis=1)
         ranks -= ranks.mean(axis=1, keepdims=True)
         score = stats.rankdata(row[known]) - (known.sum() + 1) / 2
         scale = np.sqrt((ranks**2).sum(axis=1))
         rho = np.divide(ranks @ score, scale, out=np.full(len(x), np.nan), where=scale > 0)
+        rho[own] = np.nan
         other = screening.screen(rho[:, None], ratio)[0]
         shares.append(len(np.intersect1d(kept, other)) / len(kept))
     return np.array(shares)
