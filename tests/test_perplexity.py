@@ -94,12 +94,38 @@ def test_order_of_texts_changes_nothing_at_all(tiny):
         assert np.array_equal(straight[k][1], mixed[place][1])
 
 
-def test_chunked_head_equals_full_logits(tiny, monkeypatch):
+@pytest.mark.parametrize(("entries", "tile"), [(7, 21), (300, 900), (299, 299)])
+def test_head_in_tiles_equals_full_logits(tiny, monkeypatch, entries, tile):
     model, tokenizer = tiny.model(), tiny.tokenizer()
     whole = token_surprisal(model, tokenizer, TEXTS)
-    monkeypatch.setattr(perplexity, "HEAD_BYTES", 4 * 300 * 3)  # three rows at a time
-    chunked = token_surprisal(model, tokenizer, TEXTS)
-    assert all(np.abs(a[1] - b[1]).max(initial=0) < 1e-5 for a, b in zip(whole, chunked))
+    monkeypatch.setattr(perplexity, "HEAD_ENTRIES", entries)
+    monkeypatch.setattr(perplexity, "HEAD_TILE", tile)
+    tiled = token_surprisal(model, tokenizer, TEXTS)
+    assert all(np.abs(a[1] - b[1]).max(initial=0) < 1e-5 for a, b in zip(whole, tiled))
+    assert any((a[1] != b[1]).any() for a, b in zip(whole, tiled)) or entries == 300
+
+
+def test_fast_products_round_factors_only_where_the_machine_can(tiny):
+    """Without such instructions the numbers stay exact; with them they stay close. The switch is put back."""
+    model, tokenizer = tiny.model(), tiny.tokenizer()
+    before = torch.get_float32_matmul_precision()
+    exact, fast = (token_surprisal(model, tokenizer, TEXTS, precision=p) for p in ("exact", "fast"))
+    assert torch.get_float32_matmul_precision() == before
+    gap = max(np.abs(a[1] - b[1]).max(initial=0) for a, b in zip(exact, fast))
+    assert gap == 0 if perplexity.fast_products() == "float32" else gap < 0.1
+    with pytest.raises(DataError, match="'exact' or 'fast'"):
+        token_surprisal(model, tokenizer, TEXTS, precision="quick")
+
+
+def test_batches_bound_size_and_padding():
+    lengths = [3, 5, 6, 40, 41, 42, 43, 90, 95, 200]
+    items = [(np.zeros(n), []) for n in lengths]
+    made = [[len(ids) for ids, _ in batch] for batch in perplexity.batches(items, 200)]
+    assert sorted(n for batch in made for n in batch) == lengths
+    for batch in made:
+        assert len(batch) * batch[-1] <= 200
+        full = sum(batch[:-1]) >= 25
+        assert not full or sum(batch) >= 0.9 * len(batch) * batch[-1]
 
 
 @pytest.mark.parametrize("start", [0, None])
