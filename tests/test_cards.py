@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import zipfile
@@ -165,14 +167,16 @@ def test_report_is_one_file_that_asks_for_nothing(study, tmp_path, capsys):
     assert report.main(["--study", study, "--output", str(tmp_path)]) == 0
     html = (tmp_path / "lab-report.html").read_text(encoding="utf-8")
     assert "0.0 MiB" not in capsys.readouterr().out.splitlines()[0]
-    page = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+    packed = re.findall(r'class="companion-packed">([^<]*)</script>', html)
+    assert [b"plotly.js" in gzip.decompress(base64.b64decode(p)) for p in packed] == [True, False]
+    page = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
     assert not re.search(r'(?:src|href)="(?:https?:)?//', page)
     assert "<link" not in page and "<script src" not in page
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     targets = set(re.findall(r'href="#([^"]+)"', page))
     assert targets <= set(ids)
-    assert len(html) < 7 * 2**20
+    assert len(html) < 3 * 2**20
     with zipfile.ZipFile(tmp_path / "lab-tables.zip") as archive:
         names = {n.split("/")[1] for n in archive.namelist()}
         assert {"maps.csv", "diagnosis.csv", "redundancy.csv", "overlap-semantic.csv", "README.txt"} <= names

@@ -368,8 +368,9 @@ def ternary(
             "yaxis": hidden | {"range": [-0.16, 1.0], "scaleanchor": "x", "scaleratio": 1},
         }
         traces = [edge, point, words | {"showlegend": False}]
+    kept = ["a", "b", target, "fitted", *columns]
     return figures.plotly(
-        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=shares.round(4)
+        {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=shares[kept].round(4)
     )
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 
 CSV_LIMIT = 200_000  # bytes; browsers take longer data URIs, a page of 3 MiB does not
-TWIN_LIMIT = 60_000  # bytes of a static picture
+SIX_DIGITS = 60_000  # bytes; a longer CSV has four significant digits
+TWIN_LIMIT = 40_000  # bytes of a static picture
 TABLE_ROWS = 100  # plots drawn from at most so many rows get a table twin
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
@@ -124,19 +125,18 @@ def caption_html(text: str) -> str:
 
 
 def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
-    """Return (CSV text, remark) with six significant digits, or fewer that fit :data:`CSV_LIMIT`.
+    """Return (CSV text, remark): six significant digits, four past :data:`SIX_DIGITS`, three past that limit.
 
-    The text is None when nothing fits.
-    The index is written when :func:`has_labels`.
+    The text is None when even three do not fit :data:`CSV_LIMIT`. The index is written when :func:`has_labels`.
     """
     index = has_labels(frame)
-    for form, remark in (
-        ("%.6g", ""),
-        ("%.4g", "four significant digits"),
-        ("%.3g", "three significant digits"),
+    for form, remark, limit in (
+        ("%.6g", "", SIX_DIGITS),
+        ("%.4g", "four significant digits", CSV_LIMIT),
+        ("%.3g", "three significant digits", CSV_LIMIT),
     ):
         text = frame.to_csv(index=index, float_format=form, lineterminator="\n")
-        if len(text.encode()) <= CSV_LIMIT:
+        if len(text.encode()) <= limit:
             return text, remark
     return None, f"{len(frame):,} rows: too large for a page, see the study's artifacts"
 
@@ -321,7 +321,16 @@ def picture(figure: Any, limit: int = TWIN_LIMIT) -> bytes:
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGBA")
     full = Image.new("RGB", drawn.size, "white")
     full.paste(drawn, mask=drawn.getchannel("A"))
-    for share, colours in ((1, 255), (1, 64), (0.8, 64), (0.65, 32), (0.5, 32), (0.4, 16)):
+    for share, colours in (
+        (1, 128),
+        (1, 64),
+        (1, 24),
+        (0.8, 32),
+        (0.8, 16),
+        (0.65, 16),
+        (0.5, 16),
+        (0.4, 16),
+    ):
         size = (round(full.width * share), round(full.height * share))
         small = io.BytesIO()
         shrunk = full if share == 1 else full.resize(size, Image.Resampling.LANCZOS)

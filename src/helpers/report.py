@@ -1,6 +1,6 @@
 """The designer's report: one HTML file of a study that needs nothing else, and a bundle of its tables.
 
-``python -m helpers.report --study lab`` writes ``build/<study>-report.html`` (plotly inlined from the
+``python -m helpers.report --study lab`` writes ``build/<study>-report.html`` (plotly packed in from the
 installed package, no request to anywhere) and ``build/<study>-tables.zip``. Neither holds question or corpus
 texts or scores downloaded from others, so both may be passed on.
 """
@@ -8,7 +8,9 @@ texts or scores downloaded from others, so both may be passed on.
 from __future__ import annotations
 
 import argparse
+import base64
 import datetime
+import gzip
 import importlib.resources
 import re
 import sys
@@ -50,6 +52,17 @@ table:not(.companion-table) :is(td,th){border:1px solid var(--pst-color-border);
 .6rem;text-align:left} nav ul{columns:16rem;padding-left:1.2rem}
 """
 
+UNPACK = """(async () => {
+"use strict";
+for (const held of document.querySelectorAll(".companion-packed")) {
+  const bytes = Uint8Array.from(atob(held.textContent), (c) => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.body.append(script);
+}
+})();"""
+
 
 def _markdown(text: str) -> str:
     """Turn a generated MyST page into HTML: anchors become ids, raw blocks stay."""
@@ -89,17 +102,9 @@ def _static(name: str) -> str:
 def _html(facts: cards.Facts) -> str:
     described = studies.load(facts.study)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    plotly = (
-        importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
-    )
     content = [section for section in _sections(facts) if section]
     cards_page = cards.page(facts).split("\n\n", 1)[1]
     packages = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
-    # "</script" in a string of the library would close its element
-    scripts = "".join(
-        f"<script>{re.sub('</(?=script)', '<' + chr(92) + '/', text)}</script>"
-        for text in (plotly, _static("companion.js"))
-    )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>Benchmark report: "
@@ -109,8 +114,24 @@ def _html(facts: cards.Facts) -> str:
         + "".join(f"<section>{part}</section>" for part in content)
         + f'<section><h2 id="cards">Benchmark cards</h2>{_markdown(cards_page)}</section>'
         f"<section><h2>How this was "
-        f"made</h2><p>{escape(packages)}.</p></section></main>{scripts}</body></html>"
+        f"made</h2><p>{escape(packages)}.</p></section></main>{_scripts()}</body></html>"
     )
+
+
+def _scripts() -> str:
+    """The plotting library and the page's own script, compressed: unpacked by the browser, without a request.
+
+    A browser that cannot unpack them (older than 2023) keeps the static pictures and the tables.
+    """
+    library = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
+    packed = [
+        base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
+        for text in (library, _static("companion.js").encode())
+    ]
+    held = "".join(
+        f'<script type="application/gzip" class="companion-packed">{text}</script>' for text in packed
+    )
+    return f"{held}<script>{UNPACK}</script>"
 
 
 def _sections(facts: cards.Facts) -> list[str]:
