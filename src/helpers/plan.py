@@ -18,7 +18,8 @@ import pandas as pd
 from helpers import studies
 from helpers.errors import CompanionError
 
-# Sizes of streamed corpora, from their data-set cards: documents, tokens.
+# Sizes of streamed corpora as their data-set cards state them (documents, tokens). Written down without the hub
+# at hand and never counted here, so every output calls them estimates.
 CORPORA = {"togethercomputer/RedPajama-Data-1T-Sample": (930_514, 1.0e9)}
 TOKENS_PER_PIECE = 1.35  # English web text, subword tokenizers of 32k to 256k entries
 BYTES_PER_UNIT = 4 * 0.93  # float32, as zstd leaves it
@@ -50,7 +51,11 @@ def corpus_size(study: studies.Study) -> tuple[float, float, str]:
             documents += CORPORA[name][0]
             tokens += CORPORA[name][1]
         share = min(1.0, (study.corpus.max_documents or documents) / documents)
-        return documents * share, tokens * share, f"{share:.1%} of the data set, by its card"
+        return (
+            documents * share,
+            tokens * share,
+            f"{share:.1%} of the data set; estimate after its data-set card",
+        )
     if study.corpus.kind in ("files", "packages"):
         from helpers import corpora
 
@@ -136,6 +141,8 @@ def rate(dtype: str = "float32", seconds: float = 3.0) -> tuple[float, str]:
 def plan(study: studies.Study, speed: float) -> pd.DataFrame:
     """Return one row a model: access, gigabytes to download and hours of computing at `speed` operations/s.
 
+    `size from` says how gigabytes are known: counted by the hub, already here, or estimated as two bytes for each
+    parameter of the study file (whose numbers are rounded and were written down from the models' names and cards).
     Operations are 2 x parameters x positions (a lower bound: attention itself is left out).
     """
     _, tokens, _ = corpus_size(study)
@@ -150,6 +157,7 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
                 "model": entry.name,
                 "billion parameters": entry.parameters,
                 "download GB": download / 1e9,
+                "size from": "hub" if found["bytes"] else "here" if found["bytes"] == 0 else "estimate",
                 "hours": hours,
                 "access": found["state"],
                 "ok": found["ok"],
@@ -182,7 +190,12 @@ def main(arguments: list[str] | None = None) -> int:
     settings = study.extraction
     print(f"Study '{study.name}': {study.title}\n")
     print(table.drop(columns="ok").to_string(index=False, float_format="%.2f"))
+    estimated = (table["size from"] == "estimate").sum()
     print(f"\nmodels      {len(table)}, {table['download GB'].sum():.0f} GB to download")
+    print(
+        f"sizes       parameters as the study file states them; bytes of {estimated} of {len(table)} models are "
+        "an estimate, 2 a parameter"
+    )
     print(
         f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces"
     )
@@ -194,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     unknown, refused = table["ok"].isna().sum(), (table["ok"] == False).sum()  # noqa: E712  (None is a third state)
     if unknown:
-        print(f"access      not checked for {unknown} models: no hub within reach; their sizes are estimates")
+        print(f"access      not checked for {unknown} models: no hub within reach; connect and ask again")
     if refused:
         print(f"access      {refused} models cannot be had as things stand (see the table)")
     return int(refused > 0)

@@ -1,0 +1,138 @@
+"""The plan of a run: what it would cost is computed from the study, says where its numbers come from, and stays offline."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import plan, studies
+
+
+def hub_study(**extraction) -> studies.Study:
+    """Return a study of two hub models, one of unknown size, on a known data set."""
+    return studies.Study(
+        name="hub",
+        title="two models",
+        description="Nothing is downloaded.",
+        models={
+            "kind": "list",
+            "entries": [
+                {"name": "one", "source": "hub", "id": "no-such/one", "parameters": 1.0},
+                {"name": "two", "source": "hub", "id": "no-such/two", "parameters": 2.0},
+            ],
+        },
+        corpus={
+            "kind": "hub",
+            "sources": ["togethercomputer/RedPajama-Data-1T-Sample:*.jsonl"],
+            "max_documents": 93_051,
+        },
+        benchmarks={"kind": "none"},
+        extraction=extraction,
+        notebooks={"extract-perplexity": {}},
+    )
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_hours_follow_size_tokens_and_mode():
+    study = hub_study(mode="stream", window=64, stride=32)
+    table = plan.plan(study, speed=1e12).set_index("model")
+    documents, tokens, known = plan.corpus_size(study)
+    assert documents == 93_051 and tokens == pytest.approx(1e8, rel=1e-3) and "data set" in known
+    assert table.loc["one", "hours"] == pytest.approx(2 * 1e9 * tokens * 2 / 1e12 / 3600)
+    assert table.loc["two", "hours"] == pytest.approx(2 * table.loc["one", "hours"])
+    paper = plan.plan(hub_study(mode="paper", context_pieces=30), speed=1e12).set_index("model")
+    assert paper.loc["one", "hours"] == pytest.approx(15.5 * table.loc["one", "hours"])
+    assert table.loc["one", "download GB"] == pytest.approx(2.0)  # two bytes a parameter
+    assert (table["size from"] == "estimate").all()
+
+
+def test_offline_access_is_said_not_guessed():
+    table = plan.plan(hub_study(), speed=1e12)
+    assert table["ok"].isna().all() and table["access"].str.contains("not checked: HF_HUB_OFFLINE").all()
+
+
+def test_what_the_hub_says_is_passed_on(monkeypatch):
+    """Gated, missing and pickled models are refused before anything starts; sizes come from the hub."""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+
+    class Response:
+        headers: dict = {}  # noqa: RUF012
+        request = None
+        status_code = 404
+
+    class File:
+        def __init__(self, name, size):
+            self.rfilename, self.size = name, size
+
+    class Info:
+        sha, gated = "abc", False
+
+        def __init__(self, *files):
+            self.siblings = files
+
+    answers = {
+        "fine": lambda: Info(File("a.safetensors", 10), File("b.safetensors", 5), File("c.bin", 99)),
+        "pickled": lambda: Info(File("c.bin", 99)),
+        "gated": lambda: (_ for _ in ()).throw(errors.GatedRepoError("x", response=Response())),
+        "missing": lambda: (_ for _ in ()).throw(errors.RepositoryNotFoundError("x", response=Response())),
+        "unplugged": lambda: (_ for _ in ()).throw(ConnectionError("x")),
+    }
+
+    class Api:
+        def model_info(self, name, **options):
+            return answers[name]()
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    found = {n: plan.access(studies.ModelEntry(name=n, source="hub", id=n)) for n in answers}
+    assert found["fine"] == {"ok": True, "state": "reachable, revision abc", "bytes": 15}
+    assert [found[n]["ok"] for n in ("pickled", "gated", "missing", "unplugged")] == [False] * 3 + [None]
+    assert "gated: accept its terms" in found["gated"]["state"]
+    assert "cannot be reached (ConnectionError)" in found["unplugged"]["state"]
+
+
+def test_the_paper_study_prints_its_price_and_where_it_comes_from(capsys):
+    assert plan.main(["--study", "paper", "--tflops", "100"]) == 0
+    said = capsys.readouterr().out
+    for word in (
+        "models      32",
+        "documents",
+        "positions",
+        "TFLOP/s (as given by --tflops)",
+        "hours",
+        "GB of shards",
+    ):
+        assert word in said, word
+    assert "not checked for 32 models" in said
+    assert "estimate after its data-set card" in said and "bytes of 32 of 32 models are an estimate" in said
+
+
+def test_a_measured_rate_names_its_device(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "rate", lambda dtype: (5e10, "CPU, 1 thread(s)"))
+    assert plan.main(["--study", "paper"]) == 0
+    assert "0.05 TFLOP/s (CPU, 1 thread(s))" in capsys.readouterr().out
+
+
+def test_the_rate_is_measured_through_the_engine():
+    speed, device = plan.rate(seconds=0.1)
+    assert 1e8 < speed < 1e16 and device
+
+
+def test_studies_without_models_and_wrong_names_say_so(capsys):
+    assert plan.main(["--study", "dclm"]) == 0
+    assert "downloads no model" in capsys.readouterr().out
+    assert plan.main(["--study", "papper"]) == 1
+    assert "paper" in capsys.readouterr().err
+
+
+def test_unknown_corpora_have_no_size(tiny):
+    study = hub_study().model_copy(update={"corpus": studies.Corpus(kind="hub", sources=("a/b",))})
+    documents, _, known = plan.corpus_size(study)
+    assert documents != documents and "a/b is not known" in known
+    documents, tokens, known = plan.corpus_size(studies.load(tiny.study(models=1, documents=7)))
+    assert documents == 7 and tokens > 0 and "counted" in known
