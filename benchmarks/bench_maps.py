@@ -36,8 +36,8 @@ def measure(size: int) -> pd.DataFrame:
         print(f"{size} benchmarks, {name}: {took[0]:.1f} s, {weight:.0f} KiB", flush=True)
         return result
 
-    domains = -(-size // 4)
-    world = diagnosis.planted(models=MODELS, domains=domains, per_domain=4, bootstraps=40)
+    each = max(4, size // 25)  # benchmarks of a domain
+    world = diagnosis.planted(models=MODELS, domains=-(-size // each), per_domain=each, bootstraps=40)
     keep = [*[n for n in world["axes"].names if n != "alone"][: size - 1], "alone"]
     sides = [
         {a: m.loc[keep, keep] for a, m in side.items()}
@@ -126,5 +126,5 @@ def test_map_of_fifty(benchmark):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[50, 200, 500])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[48, 150, 500])
     main(parser.parse_args().sizes)

@@ -32,6 +32,7 @@ KINDS = {
     "contaminated": "the two benchmarks share questions",
 }
 LIMIT = 1 - 1e-9
+EXACT_WORK = 2e9  # similarities that an exact search may look at, some ten seconds
 FAR = 3.5  # robust z of an outlier, the rule of Iglewicz and Hoaglin (1993)
 
 
@@ -349,23 +350,33 @@ def driven(
     values = scores.to_numpy(float)
     weights = inference.bootstrap_weights(groups, values.shape[1], bootstraps, seed)
     if kind == "scale-driven":
-        found = _driven_by_scale(values, scale.to_numpy(float), weights, todo)
+        found = _driven_by_scale(values, scale.to_numpy(float), weights, todo, minimum)
     else:
         found = _driven_by_format(values, formats.to_numpy(), weights, todo, minimum)
     return _driven_table(found, scores.index, kind, minimum, alpha)
 
 
-def _driven_by_scale(values, scale, weights, todo) -> dict[str, np.ndarray]:
+def _driven_by_scale(values, scale, weights, todo, minimum) -> dict[str, np.ndarray]:
+    """``drawn`` marks the pairs that have bootstrap draws: one below the minimum can never be flagged."""
     stacked = np.vstack([values, scale])
     i, j = np.array(todo).T
-    one, many = inference.spearman(stacked, minimum=3), inference.spearman(stacked, weights, minimum=3)
+    one = inference.spearman(stacked, minimum=3)
+    drawn = one[i, j] > minimum
+    a, b = i[drawn], j[drawn]
+    rho, given = [], []
+    step = max(1, 20_000_000 // len(stacked) ** 2)
+    for start in range(0, len(weights), step):
+        many = inference.spearman(stacked, weights[start : start + step], minimum=3)
+        rho.append(many[:, a, b])
+        given.append(inference.partial_from_matrix(many, 1)[:, a, b])
     return {
         "i": i,
         "j": j,
         "rho": one[i, j],
         "given": inference.partial_from_matrix(one, 1)[i, j],
-        "rho_draws": many[:, i, j],
-        "given_draws": inference.partial_from_matrix(many, 1)[:, i, j],
+        "drawn": drawn,
+        "rho_draws": np.concatenate(rho),
+        "given_draws": np.concatenate(given),
     }
 
 
@@ -374,9 +385,8 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
     z = ranks.sub(ranks.mean(axis=1), axis=0).div(ranks.std(axis=1, ddof=0), axis=0).to_numpy()
     known = np.isfinite(z)
     filled = np.where(known, z, 0.0)
-    found: dict[str, list] = {k: [] for k in ("i", "j", "rho", "given", "rho_draws", "given_draws")}
+    found: dict[str, list] = {k: [] for k in ("i", "j", "rho", "given", "drawn", "rho_draws", "given_draws")}
     plain = inference.spearman(values, minimum=3)
-    blank = np.full(len(weights), np.nan)
     for i, j in todo:
         found["i"].append(i)
         found["j"].append(j)
@@ -385,11 +395,9 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
         same[[i, j]] = False
         count = np.stack([known[same].sum(axis=0), known[other].sum(axis=0)])
         usable = (count > 0).all(axis=0) & known[i] & known[j]
-        # a pair below the minimum can never be flagged: no bootstrap is spent on it
-        if not (plain[i, j] > minimum) or usable.sum() < inference.MIN_MODELS:
+        found["drawn"].append(plain[i, j] > minimum and usable.sum() >= inference.MIN_MODELS)
+        if not found["drawn"][-1]:
             found["given"].append(np.nan)
-            found["rho_draws"].append(blank)
-            found["given_draws"].append(blank)
             continue
         contrast = filled[same].sum(axis=0) / np.maximum(count[0], 1)
         contrast = contrast - filled[other].sum(axis=0) / np.maximum(count[1], 1)
@@ -398,16 +406,21 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
         found["given"].append(inference.partial_from_matrix(one, 1)[0, 1])
         found["rho_draws"].append(many[:, 0, 1])
         found["given_draws"].append(inference.partial_from_matrix(many, 1)[:, 0, 1])
-    return {k: np.array(v).T if k.endswith("draws") else np.array(v) for k, v in found.items()}
+    return {
+        k: np.array(v).reshape(-1, len(weights)).T if k.endswith("draws") else np.array(v)
+        for k, v in found.items()
+    }
 
 
 def _driven_table(found, names, kind, minimum, alpha) -> pd.DataFrame:
     rho, given = found["rho"], found["given"]
 
+    drawn = np.flatnonzero(found["drawn"])
+
     def tail(estimate: np.ndarray, draws: np.ndarray) -> np.ndarray:
         known = np.isfinite(draws).sum(axis=0) >= draws.shape[0] / 2
         error = np.full(len(estimate), np.nan)
-        error[known] = np.nanstd(draws[:, known], axis=0, ddof=1)
+        error[drawn[known]] = np.nanstd(draws[:, known], axis=0, ddof=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return norm.sf(estimate / error)
 
@@ -416,7 +429,9 @@ def _driven_table(found, names, kind, minimum, alpha) -> pd.DataFrame:
     # tested and lost, whatever the partial correlation is
     over, lost = np.where(rho <= minimum, 1.0, over), np.where(rho <= minimum, 1.0, lost)
     p, q = adafilter(np.stack([over, lost]))
-    low, high = inference.interval(found["rho_draws"] - found["given_draws"])
+    low, high = np.full(len(rho), np.nan), np.full(len(rho), np.nan)
+    if len(drawn):
+        low[drawn], high[drawn] = inference.interval(found["rho_draws"] - found["given_draws"])
     names = np.asarray(names, object)
     what = "model scale" if kind == "scale-driven" else "skill with the format"
     table = pd.DataFrame(
@@ -568,15 +583,16 @@ def redundancy(
     """Say which benchmarks a suite can do without, and what each size of suite loses on every axis.
 
     Benchmarks are dropped one at a time, always the one whose loss (:func:`coverage_loss`, mean over the
-    objective axes) is smallest; sizes with at most `exact_limit` possible suites are also solved exactly.
-    Only benchmarks on all objective axes take part.
+    objective axes) is smallest; sizes with at most `exact_limit` possible suites, and no more than
+    :data:`EXACT_WORK` similarities to look at, are also solved exactly. Only benchmarks on all objective axes take part.
 
     Parameters
     ----------
     objective : axis or axes to protect; default all given axes.
     draws : int
         Matrices drawn from the 95 % intervals for ``low`` and ``high`` of the loss of the SAME suite (axes
-        without intervals contribute no spread; see :func:`helpers.maps.draws_from_intervals`).
+        without intervals contribute no spread; see :func:`helpers.maps.draws_from_intervals`); large suites
+        make do with ``maps.WORK / n squared``, at least 20.
 
     Returns
     -------
@@ -595,6 +611,7 @@ def redundancy(
         )
     stack = np.stack([m.loc[names, names].to_numpy() for m in chosen.values.values()])
     everywhere = {a: m.reindex(index=names, columns=names).to_numpy() for a, m in axes.values.items()}
+    draws = min(draws, max(20, maps.WORK // len(names) ** 2))
     spread = _drawn_stack(chosen, names, draws, seed)
     rows = [_suite(list(range(len(names))), "greedy", None, stack, everywhere, spread, names)]
     kept = list(range(len(names)))
@@ -602,7 +619,8 @@ def redundancy(
         out = _cheapest(stack, kept)
         kept = [k for k in kept if k != out]
         rows.append(_suite(kept, "greedy", names[out], stack, everywhere, spread, names))
-        if math.comb(len(names), len(kept)) <= exact_limit:
+        ways = math.comb(len(names), len(kept))
+        if ways <= exact_limit and ways * len(kept) * stack[:, :, 0].size <= EXACT_WORK:
             best = _best_suite(stack, len(kept))
             rows.append(_suite(best, "exact", None, stack, everywhere, spread, names))
     return pd.DataFrame(rows)
@@ -611,7 +629,7 @@ def redundancy(
 def _cheapest(stack: np.ndarray, kept: list[int]) -> int:
     """Return the kept benchmark whose removal costs least: only those it stands for need a second best."""
     part = stack[:, :, kept]
-    order = np.argsort(part, axis=2)
+    order = np.argpartition(part, -2, axis=2) if len(kept) > 2 else np.argsort(part, axis=2)
     axis, row = np.ogrid[: part.shape[0], : part.shape[1]]
     best, first = order[:, :, -1], part[axis, row, order[:, :, -1]]
     second = part[axis, row, order[:, :, -2]]

@@ -37,6 +37,7 @@ TITLES = {
     "attention": "attention",
 }
 Z95 = 1.959963984540054
+WORK = 5_000_000  # entries of an axis' resampled matrices, all together: above 220 benchmarks fewer than 100
 STRETCH = np.float32(1.7)  # 2 would be the fastest for the shape, but the size would swing for ever
 
 
@@ -696,7 +697,8 @@ def uncertainty(
     axis itself, and the covariance of the positions is taken. `resamples` (matrices from a bootstrap over
     models or questions, same benchmarks in the same order) are used where given; else draws from the 95 %
     intervals (:func:`draws_from_intervals`, with its caveat); an axis with neither has no covariance and no
-    ellipse.
+    ellipse. Large suites make do with fewer draws, :data:`WORK` / n squared, at least 20; `source` says how
+    many.
     """
     covariance, source, scatter = {}, {}, {}
     for number, axis in enumerate(axes):
@@ -712,7 +714,8 @@ def uncertainty(
         target = alignment.consensus.loc[alignment.points[axis].index, ["x", "y"]].to_numpy()
         start = embeddings[axis].points.to_numpy()
         transform = embeddings[axis].transform
-        deltas = [dissimilarity(np.asarray(m, float), transform).astype(np.float32) for m in matrices]
+        few = itertools.islice(matrices, max(20, WORK // len(axes[axis]) ** 2))
+        deltas = [dissimilarity(np.asarray(m, float), transform).astype(np.float32) for m in few]
         if len(deltas) < 10:
             raise DataError(f"Axis '{axis}': {len(deltas)} resamples; at least 10 are needed for an ellipse.")
         cloud = np.stack([_carry(p, _fit(p, target)) for p in majorize(deltas, start)])
