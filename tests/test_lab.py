@@ -328,8 +328,9 @@ def test_score_counts_right_options(tokenizer):
 def test_batching_does_not_change_scores(items, tokenizer):
     model, _ = lab.load_model("lab-64x2-3")
     some = items.iloc[::37]
-    one = scoring.option_logprobs(model, tokenizer, some, batch_tokens=1)
-    many = scoring.option_logprobs(model, tokenizer, some)
+    encoded = scoring.encode(tokenizer, some)
+    one = scoring.option_logprobs(model, encoded, batch_tokens=1)
+    many = scoring.option_logprobs(model, encoded)
     np.testing.assert_allclose(one, many, atol=1e-4)
 
 
@@ -337,10 +338,10 @@ def test_unscorable_questions_are_refused(items, tokenizer):
     model, _ = lab.load_model("lab-48x2-0")
     long = items.head(1).assign(prompt="rome " * 70)
     with pytest.raises(DataError, match="71 tokens, the model sees 64"):
-        scoring.option_logprobs(model, tokenizer, long)
+        scoring.option_logprobs(model, scoring.encode(tokenizer, long))
     split = items.head(1).assign(choices=[["rome", "extraordinarily", "oslo", "lima"]])
     with pytest.raises(DataError, match=r"'extraordinarily' is \d+ tokens"):
-        scoring.option_logprobs(model, tokenizer, split)
+        scoring.encode(tokenizer, split)
 
 
 def test_flat_benchmarks_are_marked_never_dropped(items):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,15 +16,17 @@ MINIMUM_SPREAD = (
 )
 
 
-@torch.inference_mode()
-def option_logprobs(model, tokenizer, questions: pd.DataFrame, batch_tokens: int = 16384) -> np.ndarray:
-    """Return log P(option | prompt) in nats, shape (n_questions, n_options), float64.
+class Items(NamedTuple):
+    """Questions as token ids, the same for every model of a tokenizer: made once for a population."""
 
-    Parameters
-    ----------
-    model, tokenizer : a transformers causal language model and its fast tokenizer
-    questions : rows with ``prompt`` and ``choices``; every option must be one token of the tokenizer
-    batch_tokens : most tokens in one forward pass; prompts of equal length share a pass, so nothing is padded
+    prompts: list[list[int]]  # distinct prompts, each after the start token
+    of_question: np.ndarray  # (n_questions,) the prompt of each question
+    options: np.ndarray  # (n_questions, n_options) token ids
+    answer: np.ndarray  # (n_questions,) the position of the right option
+
+
+def encode(tokenizer, questions: pd.DataFrame) -> Items:
+    """Return the questions as token ids of a transformers fast tokenizer.
 
     Raises
     ------
@@ -38,49 +41,67 @@ def option_logprobs(model, tokenizer, questions: pd.DataFrame, batch_tokens: int
         if len(ids) != 1:
             raise DataError(f"option '{word}' is {len(ids)} tokens; this scorer needs single-token options.")
         token[word] = ids[0]
-    options = np.array([[token[str(o)] for o in c] for c in choices])
-
     prompts, of_question = np.unique(questions["prompt"].to_numpy(dtype=str), return_inverse=True)
-    encoded = [
-        [tokenizer.bos_token_id, *i]
-        for i in tokenizer(prompts.tolist(), add_special_tokens=False)["input_ids"]
-    ]
-    lengths = np.array([len(ids) for ids in encoded])
+    return Items(
+        [
+            [tokenizer.bos_token_id, *i]
+            for i in tokenizer(prompts.tolist(), add_special_tokens=False)["input_ids"]
+        ],
+        of_question,
+        np.array([[token[str(o)] for o in c] for c in choices]),
+        np.array([list(c).index(a) for c, a in zip(choices, questions["answer"])]),
+    )
+
+
+@torch.inference_mode()
+def option_logprobs(model, items: Items, batch_tokens: int = 2048) -> np.ndarray:
+    """Return log P(option | prompt) in nats, shape (n_questions, n_options), float64.
+
+    Parameters
+    ----------
+    model : a transformers causal language model
+    items : see :func:`encode`
+    batch_tokens : most tokens in one forward pass; prompts of equal length share a pass, so nothing is padded
+
+    Raises
+    ------
+    DataError : a prompt is longer than the model's context
+    """
+    lengths = np.array([len(ids) for ids in items.prompts])
     limit = model.config.max_position_embeddings
     if lengths.max() > limit:
-        longest = prompts[int(lengths.argmax())]
         raise DataError(
-            f"prompt '{longest[:60]}' has {lengths.max()} tokens, the model sees {limit}; shorten it."
+            f"prompt {int(lengths.argmax())} has {lengths.max()} tokens, the model sees {limit}; shorten it."
         )
-    result = np.empty((len(prompts), model.config.vocab_size), dtype=np.float32)
+    result = np.empty((len(lengths), model.config.vocab_size), dtype=np.float32)
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         size = max(1, batch_tokens // int(length))
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            logits = model(torch.tensor([encoded[i] for i in part]), logits_to_keep=1).logits[:, -1]
+            logits = model(torch.tensor([items.prompts[i] for i in part]), logits_to_keep=1).logits[:, -1]
             result[part] = torch.log_softmax(logits.float(), -1).numpy()
-    return result[of_question[:, None], options].astype(np.float64)
+    return result[items.of_question[:, None], items.options].astype(np.float64)
 
 
-def score(model, tokenizer, questions: pd.DataFrame) -> pd.DataFrame:
+def score(model, tokenizer, questions: pd.DataFrame, items: Items | None = None) -> pd.DataFrame:
     """Return one row a benchmark: accuracy and soft score of one model.
 
     ``score`` is the share of items whose right option is likeliest, ``soft`` the mean probability of
     the right option among the options. Both standard errors treat items as independent; items that ask one
     fact in other words are not, so they are lower bounds.
     """
-    logprobs = option_logprobs(model, tokenizer, questions)
-    answer = np.array([list(c).index(a) for c, a in zip(questions["choices"], questions["answer"])])
+    items = items or encode(tokenizer, questions)
+    logprobs = option_logprobs(model, items)
     shifted = np.exp(logprobs - logprobs.max(1, keepdims=True))
-    items = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "benchmark": questions["benchmark"].to_numpy(),
-            "score": (logprobs.argmax(1) == answer).astype(float),
-            "soft": (shifted / shifted.sum(1, keepdims=True))[np.arange(len(answer)), answer],
+            "score": (logprobs.argmax(1) == items.answer).astype(float),
+            "soft": (shifted / shifted.sum(1, keepdims=True))[np.arange(len(shifted)), items.answer],
         }
     )
-    grouped = items.groupby("benchmark", sort=False)
+    grouped = table.groupby("benchmark", sort=False)
     count = grouped.size()
     table = grouped[["score", "soft"]].mean()
     table["n_items"] = count
@@ -103,9 +124,14 @@ def score_population(load: Callable, names: Iterable[str], questions: pd.DataFra
     -------
     DataFrame: ``benchmark``, ``model``, ``score``, ``n_items``, ``stderr``, ``source``, ``soft``, ``soft_stderr``
     """
-    parts = []
+    parts, encoded = [], {}
     for name in names:
-        part = score(*load(name), questions)
+        model, tokenizer = load(name)
+        if id(tokenizer) not in encoded:
+            encoded = {
+                id(tokenizer): (encode(tokenizer, questions), tokenizer)
+            }  # kept alive: its id stays its own
+        part = score(model, tokenizer, questions, encoded[id(tokenizer)][0])
         part.insert(1, "model", name)
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
