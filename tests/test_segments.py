@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers import corpora, perplexity, segments
+from helpers.errors import DataError
 
 TEXT = "the naïve cat's 日本 log 🤗"
 
@@ -84,3 +85,17 @@ def test_order_agreement_is_one_for_one_order_and_low_for_noise():
     noise = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 6)))
     assert abs(segments.order_agreement(noise)) < 0.15
     assert np.isnan(segments.order_agreement(ladder.head(1)))
+
+
+def test_forms_share_their_order_and_differ_in_their_means():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.gamma(2.0, 2.0, size=(400, 1)) + rng.gamma(1.0, 1.0, size=(400, 12)))
+    table = segments.compare_forms(frame).set_index("form")
+    assert table["order"].round(9).tolist() == [1.0, 1.0, -1.0]
+    assert table.loc["surprisal", "models"] == 1 and table.loc["log-probability", "models"] == pytest.approx(
+        -1
+    )
+    assert table.loc["perplexity", "largest"] > 2 * table.loc["surprisal", "largest"]  # one unit dominates
+    assert table.loc["perplexity", "models"] < 0.9
+    with pytest.raises(DataError, match="30 are needed"):
+        segments.compare_forms(frame.head(5))

@@ -228,7 +228,8 @@ def make(book: Path = paths.BOOK) -> bool:
     shown = [
         p for p in sorted(book.rglob("*")) if p.is_file() and not skipped & set(p.relative_to(book).parts)
     ]
-    code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml"])
+    measured = (paths.ROOT / "benchmarks" / "results").glob("*.csv")
+    code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml", *measured])
     digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}
     key, stamp = provenance.content_key(digests), book / "_build" / "key"
     if stamp.is_file() and stamp.read_text() == key and (book / "_build" / "html" / "index.html").is_file():

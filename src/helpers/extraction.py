@@ -246,6 +246,18 @@ def extract(
     return _report(study, wanted, pieces, todo, redone)
 
 
+def read_matrix(study: studies.Study, form: str = "surprisal") -> pd.DataFrame:
+    """Return ``surprisal.parquet`` of a study in a form of ``helpers.perplexity.in_form``, float64.
+
+    With ``mode: paper`` in the study, ``form="log-probability"`` is the matrix that the paper's released code stores:
+    the last token of each piece given up to 30 pieces. Raises StaleArtifactError and DataError.
+    """
+    from helpers import perplexity
+
+    table = provenance.read_table(study.results / "surprisal.parquet")
+    return pd.DataFrame(perplexity.in_form(table, form), index=table.index, columns=table.columns)
+
+
 def surprisal_blocks(study: studies.Study) -> Iterator[pd.DataFrame]:
     """Yield ``surprisal.parquet`` in blocks of rows, for studies whose matrix does not fit in memory.
 

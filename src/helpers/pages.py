@@ -1,4 +1,4 @@
-"""Generate the book pages that are fed by artifacts: data, provenance, paper versus here, API.
+"""Generate the book pages that are fed by artifacts: data, provenance, paper versus here, measurements, API.
 
 :func:`write_all` writes MyST into ``book/generated`` from run records, the data manifest and the claims of every
 study. A study shown from frozen copies brings its frozen tables.
@@ -18,7 +18,7 @@ from helpers.errors import DataError
 
 def run_records() -> list[dict]:
     """Return the record of every executed notebook that the book shows, by study and notebook."""
-    files = sorted(paths.EXECUTED.glob("*/*.run.json"))
+    files = sorted(paths.EXECUTED.rglob("*.run.json"))
     return [json.loads(p.read_text(encoding="utf-8")) for p in files]
 
 
@@ -168,8 +168,16 @@ def api_page() -> str:
 
 def write_all() -> list[Path]:
     """Write every generated page whose content changed; return all of their paths."""
+    from helpers import measured
+
     written = []
-    pages = {"data": data_page, "provenance": provenance_page, "paper-vs-here": paper_page, "api": api_page}
+    pages = {
+        "data": data_page,
+        "provenance": provenance_page,
+        "paper-vs-here": paper_page,
+        "measured": measured.page,
+        "api": api_page,
+    }
     for name, page in pages.items():
         path, text = paths.GENERATED / f"{name}.md", page()
         if not path.exists() or path.read_text(encoding="utf-8") != text:

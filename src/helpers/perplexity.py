@@ -303,6 +303,29 @@ def bits_per_byte(nats: ArrayLike, size: ArrayLike) -> np.ndarray:
     return np.asarray(nats, dtype=np.float64) / (np.log(2) * np.asarray(size, dtype=np.float64))
 
 
+FORMS = ("surprisal", "perplexity", "log-probability")
+
+
+def in_form(nats: ArrayLike, form: str) -> np.ndarray:
+    """Return surprisal in nats in one of :data:`FORMS`, float64.
+
+    ``perplexity``, ``exp(nats)``, is the paper's word; ``log-probability``, ``-nats``, is what its released code
+    stores. All three order units and models alike up to direction; means and least squares differ. What is stored
+    is always surprisal. Raises DataError for an unknown form and for perplexities beyond float64.
+
+    >>> in_form([0.0, np.log(2)], "perplexity").tolist(), in_form([1.5], "log-probability").tolist()
+    ([1.0, 2.0], [-1.5])
+    """
+    nats = np.asarray(nats, dtype=np.float64)
+    if form not in FORMS:
+        raise DataError(f"form: '{form}'; give one of {', '.join(FORMS)}.")
+    if form == "perplexity" and nats.size and np.nanmax(nats) > 700:
+        raise DataError(f"{np.nanmax(nats):.0f} nats have no perplexity in float64; use the surprisal.")
+    return {"surprisal": lambda: nats, "perplexity": lambda: np.exp(nats), "log-probability": lambda: -nats}[
+        form
+    ]()
+
+
 class Scorer:
     """A model taken apart into trunk and output head, so that logits exist only a chunk of rows at a time."""
 

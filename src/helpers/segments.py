@@ -12,8 +12,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from scipy.stats import spearmanr
 
 from helpers import alignment, corpora, figures, perplexity
+from helpers.errors import DataError
 
 SCALE = "Blues"
 
@@ -144,6 +146,38 @@ def compare_modes(
             )
         )
     return pd.concat(parts, ignore_index=True)
+
+
+def compare_forms(surprisal: pd.DataFrame, size: int = 30, draws: int = 200, seed: int = 0) -> pd.DataFrame:
+    """Compare the forms of ``helpers.perplexity.in_form`` on a (units x models) matrix.
+
+    For `draws` random sets of `size` units (the size of the paper's signatures), each form is standardised within
+    models over all units, as the signature overlap does, and averaged over the set.
+
+    Columns: `form`; `order`, Spearman correlation of a unit's values over models with its surprisals (exactly 1 or
+    -1: rank-based screening is the same); `largest`, median share of the set's sum that its largest unit holds; `models`, median Spearman correlation of the models' averages with those of surprisal.
+    """
+    whole = surprisal.dropna()
+    if len(whole) < size:
+        raise DataError(f"{len(whole)} units without gaps; {size} are needed for one set.")
+    rng = np.random.default_rng(seed)
+    picks = [rng.choice(len(whole), size, replace=False) for _ in range(draws)]
+    rows, reference = [], None
+    for form in perplexity.FORMS:
+        values = perplexity.in_form(whole, form)
+        z = (values - values.mean(0)) / values.std(0)
+        means = np.array([z[p].mean(0) for p in picks])
+        reference = means if reference is None else reference
+        sizes = np.abs(np.array([values[p] for p in picks]))
+        rows.append(
+            {
+                "form": form,
+                "order": np.median([spearmanr(a, b)[0] for a, b in zip(values[:50], whole.to_numpy()[:50])]),
+                "largest": float(np.median(sizes.max(1) / sizes.sum(1))),
+                "models": np.median([spearmanr(a, b)[0] for a, b in zip(means, reference)]),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def spectrum(surprisal: pd.DataFrame) -> pd.DataFrame:
