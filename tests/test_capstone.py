@@ -12,7 +12,7 @@ from helpers.errors import DataError
 
 @pytest.fixture(scope="module")
 def known():
-    scores, domains = capstone._suite_scores(tuple(lab.text.world()), lab.model_names())
+    scores, domains = capstone.suite_scores(tuple(lab.text.world()), lab.model_names())
     return scores, domains
 
 

@@ -183,7 +183,7 @@ def grade(
     own = answered["score"].to_numpy()
     if min(len(np.unique(own[half])) for half in halves) < 2:
         raise DataError(f"'{name}': all models score alike; nothing can be compared.")
-    known, domains = _suite_scores(suite, list(exposure.index))
+    known, domains = suite_scores(suite, list(exposure.index))
     known, domains = (x.drop(list(leave_out), errors="ignore") for x in (known, domains))
     means = known.rank(axis=1).groupby(domains).mean()
     witnesses = np.vstack([exposure[list(suite)].T.to_numpy(float), means.to_numpy(), known.to_numpy()])
@@ -221,7 +221,7 @@ def _share(
     return max(0.0, reliability - explained), explained, reliability
 
 
-def _suite_scores(suite: Sequence[str], models: list[str]) -> tuple[pd.DataFrame, pd.Series]:
+def suite_scores(suite: Sequence[str], models: list[str]) -> tuple[pd.DataFrame, pd.Series]:
     """Return the scores of the suite's usable benchmarks over the population, and each one's domain."""
     study = studies.load("lab")
     try:
