@@ -179,6 +179,18 @@ def test_shared_questions_exact_near_and_none():
     assert report.loc[0, "share"] == pytest.approx(2 / 3)
 
 
+def test_repeated_question_sets_are_paired_and_others_left_alone():
+    prompts = {
+        "gsm": [f"What is {k} plus {k}?" for k in range(40)],
+        "gsm_cot": [f"what  is {k} plus {k}?" for k in range(40)],  # another spelling of the same
+        "gsm_part": [f"What is {k} plus {k}?" for k in range(10)],
+        "near": [f"What is {k} plus {k}?" for k in range(8)] + [f"Who is {k}?" for k in range(32)],
+        "other": ["Who was first?"],
+    }
+    frame = pd.DataFrame([(n, p) for n, own in prompts.items() for p in own], columns=["benchmark", "text"])
+    assert questions.repeated(frame) == {"gsm_cot": "gsm", "gsm_part": "gsm"}
+
+
 def test_short_questions_are_compared_whole():
     report = questions.shared(
         pd.concat([make(["25-759=", "1+1="], "a"), make(["25 - 759 =", "3+3="], "b")], ignore_index=True)

@@ -130,6 +130,23 @@ def test_a_model_that_cannot_give_attention_says_so(tokenizer, monkeypatch):
         traces.collect(model, tokenizer, pd.DataFrame({"text": ["w1 w2"]}))
 
 
+def test_mixed_languages_and_markup_are_text(tiny):
+    """Scripts of all kinds and markup go through as characters; a text's trace does not depend on its neighbours."""
+    model, tokenizer = tiny.model(), tiny.tokenizer()
+    texts = [
+        "日本語の質問 and English",
+        "עברית العربية 🤗",
+        "<script>alert(1)</script> <b>bold?</b>",
+        "one\0two",
+        "$x^2$",
+    ]
+    found = traces.collect(model, tokenizer, pd.DataFrame({"text": texts}))
+    assert np.isfinite(found.states).all() and np.isfinite(found.attention[..., :4]).all()
+    assert (found.window > 0).all() and (found.length >= found.window).all()
+    alone = traces.collect(model, tokenizer, pd.DataFrame({"text": texts[2:3]}))
+    np.testing.assert_allclose(alone.vectors(2)[0], found.vectors(2)[2], atol=2e-3)
+
+
 @pytest.mark.parametrize("bad", ["", "  \n", None, float("nan")])
 def test_an_empty_question_is_named(model, tokenizer, bad):
     with pytest.raises(errors.DataError, match="'b', question 1"):

@@ -598,6 +598,31 @@ def shared(frame: pd.DataFrame, length: int = 8, share: float = 0.5, common: int
     return report.sort_values(["share", "a", "b"], ascending=[False, True, True], ignore_index=True)
 
 
+def repeated(frame: pd.DataFrame, share: float = 0.3) -> dict[str, str]:
+    """Return the benchmarks that ask another one's questions: {benchmark: the one to keep}.
+
+    Two prompts, or two numbers of examples, for one set of questions are no two benchmarks of a function; counted as
+    such they make every axis look as if it knew the function. A benchmark repeats another when at least `share` of
+    the smaller set's texts (normalised) stand in the larger: a third, because large sets are samples, and samples of one
+    set need not meet more often. The shorter name is kept, then the first.
+
+    >>> frame = pd.DataFrame({"benchmark": ["a", "a", "a_cot", "a_cot", "b"], "text": ["1+1?", "2+2?"] * 2 + ["x?"]})
+    >>> repeated(frame)
+    {'a_cot': 'a'}
+    """
+    sets = {str(n): set(map(normalise, g["text"])) - {""} for n, g in frame.groupby("benchmark", sort=False)}
+    kept: list[str] = []
+    same: dict[str, str] = {}
+    for name in sorted(sets, key=lambda n: (len(n), n)):
+        own = sets[name]
+        twin = next((k for k in kept if len(own & sets[k]) >= share * min(len(own), len(sets[k]))), None)
+        if twin is None:
+            kept.append(name)
+        else:
+            same[name] = twin
+    return same
+
+
 def display(text: str, limit: int = 600) -> str:
     """Return HTML that shows the text as text: markup in a question cannot become part of the page.
 
