@@ -107,6 +107,7 @@ def measure(size: int) -> pd.DataFrame:
     result = pd.DataFrame(rows)
     result.insert(0, "benchmarks", size)
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["date"] = time.strftime("%Y-%m-%d")
     result["threads"] = os.environ.get("OMP_NUM_THREADS", "all")
     return result
 

@@ -1,5 +1,8 @@
 """Screening against its peers, in one run: `python benchmarks/bench_screening.py`, or through pytest-benchmark.
 
+Writes `benchmarks/results/screening.csv` (`--threads` rows of this run replaced, others kept); with `--stream`,
+`benchmarks/results/screening-stream.csv` (one process a size, so that each peak of memory is its own).
+
 Peers
 -----
 released   the authors' algorithm re-expressed in pandas: for every benchmark, every unit is ranked again
@@ -10,15 +13,17 @@ package    estimators of the package perplexity-correlations (one benchmark a ca
 memory     reading the surprisal table once and writing it elsewhere: the floor for any method
 
 Peers too slow for the whole size run on fewer units and benchmarks and are scaled up linearly, as the table says.
-Ratios are of processor time, which other load on the machine disturbs least; set OMP_NUM_THREADS=1 to compare
-one core with one core.
+Ratios are of processor time, which other load on the machine disturbs least, and of wall-clock time; set
+OMP_NUM_THREADS=1 to compare one core with one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +31,24 @@ import pandas as pd
 from helpers import screening
 
 MODELS, BENCHMARKS, RATIO = 32, 88, 0.01
+RESULTS = Path(__file__).parent / "results"
+
+
+def keep(name: str, table: pd.DataFrame, keys: list[str]) -> None:
+    """Write `table` to a result file; rows of earlier runs with other `keys` stay."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / name
+    if path.exists():
+        before = pd.read_csv(path)
+        fresh = set(map(tuple, table[keys].astype(str).to_numpy()))
+        old = [tuple(row) not in fresh for row in before[keys].astype(str).to_numpy()]
+        table = pd.concat([before[old], table], ignore_index=True)
+    table.sort_values(keys, kind="stable").to_csv(path, index=False, float_format="%.4g")
+
+
+def threads() -> int:
+    """Return the number of threads that the screening may use."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def data(units: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,10 +122,22 @@ def main(units: int) -> pd.DataFrame:
             add(f"package, {name} (rank, statistic)", lambda call=call: [call(bits, e) for e in error], share)
     table = pd.DataFrame(rows)
     for name, start in {"times_stream": "screen_stream", "times_thrush": "thrush"}.items():
-        table[name] = table["cpu_s"] / table.loc[table["what"].str.startswith(start), "cpu_s"].item()
+        ours = table[table["what"].str.startswith(start)].iloc[0]
+        table[name], table[f"{name}_wall"] = table["cpu_s"] / ours["cpu_s"], table["wall_s"] / ours["wall_s"]
     print(f"{units:,} units x {MODELS} models x {BENCHMARKS} benchmarks, {RATIO:.0%} at each end")
     print(table.to_string(index=False, float_format=lambda v: f"{v:.4g}"))
     print(f"peak memory: screen_stream {stream:.0f} MiB beyond its input; whole process {held:.0f} MiB")
+    table["peak_mib"] = np.where(table["what"].str.startswith("screen_stream"), stream, np.nan)
+    table.loc[table["what"].str.startswith("thrush"), "peak_mib"] = held
+    facts = {
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": threads(),
+        "units": units,
+        "models": MODELS,
+        "benchmarks": BENCHMARKS,
+        "ratio": RATIO,
+    }
+    keep("screening.csv", table.assign(**facts), ["threads", "units"])
     return table
 
 
@@ -123,6 +158,16 @@ def stream(units: int, block: int = 200_000) -> None:
     print(
         f"peak memory {peak:.0f} MiB, {peak - before:.0f} MiB more than before; making the random blocks included"
     )
+    row = {
+        "date": time.strftime("%Y-%m-%d"),
+        "threads": threads(),
+        "units": units,
+        "block": block,
+        "models": MODELS,
+        "benchmarks": BENCHMARKS,
+    }
+    row |= {"kept": len(kept[0]), "wall_s": wall, "cpu_s": cpu, "peak_mib": peak, "more_mib": peak - before}
+    keep("screening-stream.csv", pd.DataFrame([row]), ["threads", "units"])
 
 
 def test_screen_stream(benchmark):

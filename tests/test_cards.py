@@ -412,3 +412,53 @@ def test_twins_make_noise_look_like_a_function():
         )
     assert np.mean(with_twins) > 0.62
     assert abs(np.mean(without) - 0.5) < 0.12
+
+
+def tables_of(seed: int, noise: float, units: int, format_factor: float = 0.0):
+    """A population of 24 models and 12 benchmarks of 3 functions in 2 formats, with known item noise."""
+    from helpers import overlap
+
+    rng = np.random.default_rng(seed)
+    models = [f"m{i}" for i in range(24)]
+    skills, practice = rng.normal(size=(3, 24)), rng.normal(size=24)
+    names = [f"f{f}-{form}{k}" for f in range(3) for form in ("cloze", "quiz") for k in range(2)]
+    true = np.array([skills[int(n[1])] + format_factor * practice * ("quiz" in n) for n in names])
+    scores = pd.DataFrame(true + noise * rng.normal(size=true.shape), names, models)
+    kind = rng.integers(3, size=units)
+    surprisal = pd.DataFrame(rng.normal(size=(units, 24)) - 1.5 * skills[kind], columns=models)
+    facts = pd.DataFrame(
+        {"function": [n[:2] for n in names], "format": [n[3:-1] for n in names]}, index=names
+    )
+    one = pd.Series([f"g{i // 2}" for i in range(24)], models)
+    return overlap.Tables(
+        surprisal=surprisal,
+        scores=scores,
+        all_scores=scores,
+        stderr=scores * 0 + noise,
+        groups=one,
+        all_groups=one,
+        benchmarks=facts,
+        units=pd.DataFrame({"doc_id": np.arange(units) // 10}),
+        exclude=np.zeros((units, len(names)), bool),
+        left_out={},
+    )
+
+
+def test_matched_control_weakens_to_the_variants_reliability_and_length():
+    main, variant = tables_of(0, 0.2, 600), tables_of(1, 0.8, 200)
+    table = judgement.matched_control(main, variant, repeats=2, k=30, splits=2)
+    by = table.set_index(["population", "axis", "pairs"])
+    assert len(by) == 12 and by.index.is_unique
+    weak, other = (by.loc[(p, "performance", "all")] for p in ("main, weakened to match", "variant"))
+    assert weak["reliability"] == pytest.approx(other["reliability"], abs=0.05)
+    assert weak["units"] == 200
+    assert by.loc[("main", "performance", "all"), "auc"] > weak["auc"]
+    assert weak["low"] <= weak["auc"] <= weak["high"]
+
+
+def test_matched_control_shows_a_format_factor_as_what_weakening_does_not_explain():
+    main, variant = tables_of(0, 0.3, 400), tables_of(1, 0.3, 400, format_factor=3.0)
+    by = judgement.matched_control(main, variant, repeats=2, k=30, splits=2).set_index(
+        ["population", "axis", "pairs"]
+    )["auc"]
+    assert by["main, weakened to match", "performance", "hard"] > by["variant", "performance", "hard"] + 0.2

@@ -517,3 +517,20 @@ def test_excluded_units_take_part_in_no_validation(monkeypatch):
     assert sum(e.sum() for _, e in given) == own.sum() and all(len(a) == len(e) for a, e in given)
     copies = [np.abs(np.corrcoef(a[e[:, 0]], y[0])[-1, :-1]).min() for a, e in given]
     assert min(copies) > 0.99  # each half bars its own share of the copies
+
+
+def test_ratio_curve_finds_the_signal_and_sinks_to_chance_without():
+    x, y, kind = population(units=800, signal=1.0)
+    labels = pd.Series(kind, index=range(len(y)))
+    groups = np.repeat(np.arange(16), 2)
+    table = validation.ratio_curve(x, y, labels, (0.01, 0.1), groups, repeats=2)
+    assert table.groupby("measure").size().to_dict() == {
+        "signature, cross-fitted": 4,
+        "signature, same models": 2,
+    }
+    assert table["units"].tolist() == [16] * 3 + [160] * 3
+    assert table.loc[table["measure"] == "signature, cross-fitted", "auc"].mean() > 0.7
+    noise = np.random.default_rng(5).normal(size=x.shape)
+    chance = validation.ratio_curve(noise, y, labels, (0.05,), groups, repeats=4)
+    cross = chance.loc[chance["measure"] == "signature, cross-fitted", "auc"].mean()
+    assert abs(cross - 0.5) < 0.2

@@ -210,6 +210,114 @@ def without_twins(axes: maps.Axes, benchmarks: pd.DataFrame) -> tuple[maps.Axes,
     return maps.check(maps.Axes(*sides, dict(axes.reliability), axes.missing)), gone
 
 
+# --- a second world against the first, weakened to match --------------------------------------------------
+
+
+def matched_control(
+    main: overlap.Tables,
+    variant: overlap.Tables,
+    *,
+    repeats: int = 4,
+    k: int = 200,
+    splits: int = 3,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare a population with the main one, and with the main one weakened to its reliability and text.
+
+    A second population can differ from the first in more than what was done to it: its benchmarks may be less
+    reliable and its corpus shorter, and both alone lower every AUC. So the main population is weakened to
+    match, `repeats` times: normal noise is added to each benchmark's scores (in the main population's own
+    ranks of models) until its reliability is that of the same benchmark in the variant, and whole documents
+    are drawn until the corpus has as many units. What the variant falls short of the weakened main
+    population is not reliability and not corpus size. Model shapes and amounts learned are NOT matched.
+
+    Parameters
+    ----------
+    main, variant : Tables
+        Benchmarks of one name are taken for the same; only those are compared.
+    k, splits : units of a signature and splits of ``overlap.crossfit_signature``.
+
+    Returns
+    -------
+    DataFrame
+        ``population`` (main, main weakened, variant), ``axis`` (performance, signature cross-fitted), ``pairs``
+        (``all``: same function against other; ``hard``: same function in another format against another
+        function in the same format), ``auc``, ``low``, ``high`` (95 % interval from resampling benchmarks;
+        for the weakened one the mean AUC and the extremes of the repeats' intervals), ``reliability`` (median
+        over benchmarks) and ``units``.
+    """
+    names = [b for b in main.scores.index if b in variant.scores.index]
+    if len(names) < maps.MINIMUM:
+        raise DataError(f"The two populations share {len(names)} benchmarks; at least {maps.MINIMUM} needed.")
+    facts = main.benchmarks.loc[names]
+    rng = np.random.default_rng(seed)
+    goal = inference.score_reliability(
+        variant.scores.loc[names], variant.stderr.loc[names, variant.scores.columns]
+    )
+    have = inference.score_reliability(main.scores.loc[names], main.stderr.loc[names, main.scores.columns])
+    noise = np.sqrt(np.maximum(have / np.clip(goal, 0.05, 1) - 1, 0))
+    rows = []
+
+    def measure(population: str, tables: overlap.Tables, scores: pd.DataFrame, units, reliability) -> None:
+        where = tables.scores.index.get_indexer(names)
+        barred = tables.exclude[:, where][units]
+        signature = overlap.crossfit_signature(
+            np.asarray(tables.surprisal)[units],
+            scores,
+            tables.groups,
+            k=k,
+            splits=splits,
+            seed=seed,
+            exclude=barred,
+        )
+        for axis, matrix in (
+            ("performance", overlap.performance(scores)),
+            ("signature (cross-fitted)", pd.DataFrame(np.asarray(signature), names, names)),
+        ):
+            for pairs in ("all", "hard"):
+                c = _contrast(matrix, facts, pairs, seed)
+                row = {"population": population, "axis": axis, "pairs": pairs, "auc": c.auc, "low": c.auc_low}
+                row |= {
+                    "high": c.auc_high,
+                    "reliability": float(np.median(reliability)),
+                    "units": int(units.sum()),
+                }
+                rows.append(row)
+
+    every = np.ones(len(main.surprisal), bool)
+    measure("main", main, main.scores.loc[names], every, have)
+    for _ in range(repeats):
+        scores = main.scores.loc[names]
+        spread = scores.std(axis=1, ddof=1).to_numpy()[:, None] * noise[:, None]
+        noisy = scores + spread * rng.normal(size=scores.shape)
+        reached = have / (1 + noise**2)
+        units = _documents(main.units, len(variant.surprisal), rng)
+        measure("main, weakened to match", main, noisy, units, reached)
+    measure("variant", variant, variant.scores.loc[names], np.ones(len(variant.surprisal), bool), goal)
+    keys = ["population", "axis", "pairs"]
+    summary = {"auc": "mean", "low": "min", "high": "max", "reliability": "median", "units": "median"}
+    return pd.DataFrame(rows).groupby(keys, sort=False).agg(summary).reset_index()
+
+
+def _contrast(matrix: pd.DataFrame, facts: pd.DataFrame, pairs: str, seed: int) -> inference.Contrast:
+    function, form = facts["function"].to_numpy(), facts["format"].to_numpy()
+    chosen = None
+    if pairs == "hard":
+        chosen = (function[:, None] == function[None]) != (form[:, None] == form[None])
+    return inference.within_between(
+        matrix, facts["function"], pairs=chosen, bootstraps=200, permutations=0, pair_bootstraps=0, seed=seed
+    )
+
+
+def _documents(units: pd.DataFrame, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Mark whole documents, drawn at random, that hold at least `count` units together (all where fewer)."""
+    codes, names = pd.factorize(units["doc_id"])
+    order = rng.permutation(len(names))
+    sizes = np.bincount(codes)[order]
+    enough = int(np.searchsorted(np.cumsum(sizes), count)) + 1
+    return np.isin(codes, order[:enough])
+
+
 def block_contrast(
     matrix: pd.DataFrame,
     functions: pd.Series,

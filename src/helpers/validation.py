@@ -348,6 +348,40 @@ def population_curve(
     return pd.DataFrame(rows, columns=["models", "repeat", "auc", "difference"])
 
 
+def ratio_curve(
+    surprisal,
+    scores,
+    labels,
+    ratios: Sequence[float],
+    groups=None,
+    *,
+    repeats: int = 3,
+    seed: int = 0,
+    **options,
+) -> pd.DataFrame:
+    """AUC of same-label against other-label pairs at several screening ratios.
+
+    At each ratio a signature is the best ``2 x ratio x n_units`` screened units (the best of both tails
+    together), signed: on all models ("signature, same models", one row) and cross-fitted ("signature,
+    cross-fitted", one row for each of `repeats` sets of splits). Options go to :func:`overlap.in_sample` and
+    :func:`overlap.crossfit_signature` alike. Columns `ratio`, `units`, `measure`, `repeat`, `auc`.
+    """
+    x = np.asarray(surprisal)
+    y, names, _ = inference.as_rows(scores, "scores")
+    rows = []
+    for ratio in ratios:
+        k = max(2, int(2 * ratio * len(x)))
+        found = [("signature, same models", 0, overlap.in_sample(x, y, k, "top", signed=True, **options))]
+        for repeat in range(repeats):
+            matrix = overlap.crossfit_signature(x, y, groups, k=k, splits=2, seed=seed + repeat, **options)
+            found.append(("signature, cross-fitted", repeat, matrix))
+        for measure, repeat, matrix in found:
+            frame = pd.DataFrame(np.asarray(matrix), names, names)
+            c = inference.within_between(frame, labels, bootstraps=0, permutations=0, pair_bootstraps=0)
+            rows.append((ratio, k, measure, repeat, c.auc))
+    return pd.DataFrame(rows, columns=["ratio", "units", "measure", "repeat", "auc"])
+
+
 def level_spread(surprisal, scores, documents, *, chunk: int = 30, exclude=None) -> pd.DataFrame:
     """Spread of the units' correlation with each benchmark at three levels: unit, chunk of units, document.
 
