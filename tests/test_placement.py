@@ -118,6 +118,26 @@ SCORES = [
     ("alias to nowhere", GOOD, "which the study lacks", True, {"aliases": {"x": "org9/none"}}),
     ("alias of nobody", GOOD, "is no model of the file", False, {"aliases": {"x": MODELS[0]}}),
     ("a note column", "model,family,mine\n" + "\n".join(r.replace(",", ",llama,") for r in ROWS[1:]), "not a benchmark", False, {}),
+    ("items of which benchmark", "model,x,y,n_items\n" + "\n".join(f"{r},0.5,9" for r in ROWS[1:]), "could belong to any of 2", False, {"benchmark": "x"}),
+    ("no items", "model,score,n_items\n" + "\n".join(f"{r},0" for r in ROWS[1:]), "'0' cannot be", True, {}),
+    ("items in words", "model,score,n_items\n" + "\n".join(f"{r},many" for r in ROWS[1:]), "'many' cannot be", True, {}),
+    ("negative error", "model,score,stderr\n" + "\n".join(f"{r},-0.1" for r in ROWS[1:]), "'-0.1' cannot be", True, {}),
+    ("percent signs", table([f"{v:.0f}%" for v in np.linspace(20, 80, 24)]), "read as percent", False, {}),
+    ("half of them turned", table([*np.linspace(0.2, 0.8, 12), *np.linspace(-0.2, -0.8, 12)]), "neither a fraction", True, {}),
+    ("a perplexity", table(np.linspace(3, 30, 24), column="word_perplexity"), "lower is better", False, {"scale": "raw"}),
+    ("another revision", GOOD.replace("org2/model-02", "org2/model-02@step1000"), "is not in the study", False, {}),
+    ("revision main", GOOD.replace("org2/model-02", "org2/model-02@main"), "by its normal form", False, {}),
+    ("thousands separator", line(3, 'org2/model-02,"1,234.5"'), "is not a number", True, {}),
+    ("spreadsheet error", line(3, "org2/model-02,#DIV/0!"), "is not a number", True, {}),
+    ("true or false", line(3, "org2/model-02,TRUE"), "is not a number", True, {}),
+    ("a blank for a name", line(3, "   ,0.3"), "no model name", True, {}),
+    ("a path for a name", line(3, "../../etc/passwd,0.3"), "is not in the study", False, {}),
+    ("null byte in a name", line(3, "org2/model\0-02,0.3"), "null bytes", True, {}),
+    ("escape code in a name", line(3, "org2/\x1b[31mmodel-02,0.3"), "is not in the study", False, {}),
+    ("only separators", ",,,\n,,,\n", "no rows", True, {}),
+    ("a comment first", "# my scores\n" + GOOD, "one column only", True, {}),
+    ("spreadsheet's first line", "sep=,\n" + GOOD, "an empty header cell", True, {}),
+    ("two tables in one file", GOOD + "\n" + GOOD.replace("mine", "other"), "'other' is not a number", True, {}),
     ("formula", line(3, "org2/model-02,=A1"), "is not a number", True, {}),
     ("html table", "<table><tr><td>model</td></tr></table>\n", "one column only", True, {}),
     ("json in a csv", '{"results": 1}\n{"a": 2}\n', "one column only", True, {}),
@@ -163,7 +183,37 @@ def said(submission, text, serious):
 
 
 def test_there_are_sixty_malformed_cases():
-    assert len(SCORES) + len(QUESTIONS) + 8 >= 60
+    names = [c[0] for c in SCORES] + [f"questions: {c[0]}" for c in QUESTIONS]
+    assert len(set(names)) == len(names) >= 90
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + GOOD.encode(),
+        GOOD.replace("\n", "\r\n").encode(),
+        GOOD.replace(",", ";").encode(),
+        GOOD.replace(",", "\t").encode(),
+    ],
+    ids=["byte order mark", "windows line ends", "semicolons", "tabs"],
+)
+def test_harmless_oddities_are_read_in_silence(tables, tmp_path, content):
+    (tmp_path / "s.csv").write_bytes(content)
+    submission = check(tables, tmp_path / "s.csv")
+    assert not submission.problems and list(submission.scores.index) == MODELS
+
+
+def test_items_of_a_wide_table_are_used(tables, tmp_path):
+    (tmp_path / "s.csv").write_text("model,mine,n_items\n" + "\n".join(f"{r},400" for r in ROWS[1:]))
+    submission = check(tables, tmp_path / "s.csv")
+    assert submission.n_items == 400 and submission.stderr.notna().all() and not submission.problems
+
+
+def test_control_characters_do_not_reach_the_terminal(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(placement, "ready", lambda study, own=None, families=None: tables)
+    (tmp_path / "s.csv").write_text(line(3, "org2/\x1b[31mmodel-02,0.3"))
+    assert adapt.main(["--scores", str(tmp_path / "s.csv"), "--check"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -264,7 +314,7 @@ def test_a_near_copy_is_redundant(tables, tmp_path):
     assert "redundant" in placement.verdict(placed)
     signature = placed.pairs[placed.pairs["axis"] == "signature-crossfit"].set_index("benchmark")["value"]
     assert signature[["b0", "b1", "b2", "b3"]].mean() > signature[["b4", "b5", "b6", "b7"]].mean() + 0.3
-    assert placed.missing["semantic"] == "no questions were given"
+    assert placed.missing["semantic"] == placed.missing["neural"] == "no questions were given"
     assert set(placed.units.loc[placed.units["rho"] < -0.5, "unit_id"]) <= set(range(60))
     ahead = placement.plan(placed, submission, seed=1)
     today = ahead[(ahead["n_models"] == 24) & (ahead["items"] == 1)]["half_width"].item()
@@ -297,6 +347,68 @@ def test_the_new_name_does_not_hide_a_known_one(tables, tmp_path):
     assert placed.name == "b3 (yours)" and "b3" in set(placed.pairs["benchmark"])
 
 
+def test_checkpoints_without_known_scores_count_for_signatures_only(tables, tmp_path):
+    import dataclasses
+
+    blank = tables.all_scores.copy()
+    blank[MODELS[-3:]] = np.nan
+    part = dataclasses.replace(tables, all_scores=blank, scores=blank)
+    (tmp_path / "s.csv").write_text(table(tables.all_scores.loc["b2"]))
+    placed = placement.place(
+        studies.load("lab"), check(part, tmp_path / "s.csv"), part, bootstraps=50, splits=2
+    )
+    assert placed.models == MODELS[:-3]
+    told = [placed.missing[f"performance: model {m}"] for m in MODELS[-3:]]
+    assert all("signatures only" in t for t in told)
+    assert placed.pairs[placed.pairs["axis"] == "performance"]["benchmark"].iloc[0] == "b2"
+    blank[MODELS[5:]] = np.nan
+    submission = check(dataclasses.replace(tables, all_scores=blank, scores=blank), tmp_path / "s.csv")
+    assert said(submission, "have a score on any known benchmark", True)
+
+
+def test_the_neural_axis_finds_the_skill_or_says_why_not(tables, tmp_path):
+    """New questions of a known skill, in the laboratory's own models; the study is cut to a few benchmarks."""
+    from helpers import lab
+
+    kept = [
+        "knowledge-capitals-quiz",
+        "knowledge-capitals-cloze",
+        "code-returns-quiz",
+        "code-returns-cloze",
+        "world-sounds-cloze",
+        "logic-rules-cloze",
+    ]
+    lab_study = studies.load("lab")
+    study = lab_study.model_copy(update={
+        "name": "lab-small",
+        "traces": lab_study.traces.model_copy(update={"models": tuple(studies.ModelEntry(name=n, source="lab", id=n) for n in lab.model_names()[::16]), "questions": 12}),
+    })  # fmt: skip
+    items = lab.questions()
+    items = items[items["benchmark"].isin(kept)].drop(columns=["domain", "skill"])
+    known = tables.all_scores.set_axis([*kept, "x", "y"])
+    (tmp_path / "s.csv").write_text(GOOD)
+    import dataclasses
+    import os
+    from unittest import mock
+
+    part = dataclasses.replace(tables, all_scores=known)
+    submission = check(part, tmp_path / "s.csv", paths.DATA / "examples" / "my_questions.jsonl")
+    missing: dict[str, str] = {}
+    with mock.patch.dict(os.environ, {"COMPANION_RESULTS": str(tmp_path / "results")}):
+        assert placement._neural("mine", study, submission, part, 0, missing) is None
+        assert missing["neural"] == "the study has no question texts"
+        provenance.write_table(study.results / "questions.parquet", items)
+        missing.clear()
+        found = placement._neural("mine", study, submission, part, 0, missing)
+        assert not missing and found.matrix.loc["mine"].drop("mine").idxmax().startswith("knowledge-capitals")
+        assert set(found.reliability["benchmark"]) == {"mine", *kept}
+        traced = {p.stem for p in (study.results / "traces").rglob("*.safetensors")}
+        assert len(traced) == len(kept), "a reader's questions leave no trace files behind"
+        table_study = study.model_copy(update={"models": studies.load("dclm").models})
+        assert placement._neural("mine", table_study, submission, part, 0, missing) is None
+        assert "committed copy of numbers" in missing["neural"]
+
+
 # --- command line ---------------------------------------------------------------------------------------------------
 
 
@@ -320,7 +432,7 @@ def test_command_line_refuses_what_it_cannot_use(capsys, tables, tmp_path, monke
         adapt.main(["--scores", "x", "--alias", "nothing"])
     assert adapt.main(["--scores", "x.csv", "--study", "labb"]) == 1
     assert "did you mean 'lab'" in capsys.readouterr().err
-    monkeypatch.setattr(placement, "ready", lambda study: tables)
+    monkeypatch.setattr(placement, "ready", lambda study, own=None, families=None: tables)
     (tmp_path / "s.csv").write_text(line(3, "org2/model-02,good"))
     assert adapt.main(["--scores", str(tmp_path / "s.csv"), "--check"]) == 1
     out = capsys.readouterr().out

@@ -276,7 +276,10 @@ def check(options: argparse.Namespace):
                 f"note   model '{name}' was measured but has no score in {paths.label(options.scores)}; it plays no part."
             )
     for problem in sorted(submission.problems, key=lambda p: not p.serious):
-        print(("WRONG  " if problem.serious else "note   ") + str(problem))
+        shown = "".join(
+            c if c.isprintable() else "\ufffd" for c in str(problem)
+        )  # names may hold control characters
+        print(("WRONG  " if problem.serious else "note   ") + shown)
     wrong = sum(p.serious for p in submission.problems)
     if wrong:
         print(f"{wrong} thing(s) must be put right; nothing was computed.")

@@ -162,6 +162,17 @@ def check_benchmark(
     shown = _label(scores_path)
     table = _read_scores(scores_path, benchmark, scale, metric, runs, problems)
     name, table = _chosen(table, benchmark, shown, problems)
+    if not lower_is_better and scores.falls(name):
+        problems.append(
+            Problem(
+                shown,
+                None,
+                name,
+                "the name says that lower is better",
+                "say --lower-is-better if it is so",
+                False,
+            )
+        )
     if lower_is_better and len(table):
         unit = table["score"].between(0, 1).all()
         table = table.assign(score=1 - table["score"] if unit else -table["score"])

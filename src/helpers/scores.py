@@ -386,11 +386,30 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
                 Problem(shown, None, None, "no column of numbers", "give one column a benchmark, or 'score'")
             )
             return pd.DataFrame(columns=list(COLUMNS))
-        pieces = table.melt([model, "__row__"], numeric, "benchmark", "raw").rename(columns={model: "model"})
+        extra = [c for c in (_column(table, v) for v in _EXTRA_NAMES.values()) if c]
+        if len(numeric) > 1:
+            for name in extra:
+                told = f"it could belong to any of {len(numeric)} benchmarks; not used"
+                found.append(
+                    Problem(shown, None, name, told, "write one row a score, with this column", False)
+                )
+            extra = []
+        pieces = table.melt([model, "__row__", *extra], numeric, "benchmark", "raw")
+        pieces = pieces.rename(columns={model: "model"})
         pieces["column"] = pieces["benchmark"]
     for name, variants in _EXTRA_NAMES.items():
         known = _column(pieces, variants)
-        pieces[name] = pd.to_numeric(pieces[known], errors="coerce") if known else np.nan
+        given = pieces[known] if known else pd.Series(np.nan, pieces.index)
+        pieces[name] = pd.to_numeric(given, errors="coerce")
+        wrong = ~given.map(_is_missing) & ~(pieces[name] > 0 if name == "n_items" else pieces[name] >= 0)
+        wrong |= np.isinf(pieces[name])
+        for row, value in zip(pieces.loc[wrong, "__row__"], given[wrong]):
+            told = (
+                "write the number of items, or leave it empty"
+                if name == "n_items"
+                else "write a standard error"
+            )
+            found.append(Problem(shown, row, known, f"'{str(value)[:40]}' cannot be", told))
     return _parsed(pieces, shown, found)
 
 
@@ -816,9 +835,18 @@ def _oriented(value: float, error: float, name: str, wrong_way: bool) -> tuple[f
     """Return the score with higher better, its standard error and what it now is."""
     if "perplexity" in name or name == "ppl":
         return (-np.log(value), error / value, f"-ln {name}") if value > 0 else (np.nan, np.nan, name)
-    if wrong_way or any(name == w or name.endswith(f"_{w}") for w in _LOWER_IS_BETTER):
+    if wrong_way or falls(name):
         return -value, error, f"-{name}"
     return value, error, name
+
+
+def falls(name: str) -> bool:
+    """Return whether the name of a metric or column says that lower is better.
+
+    >>> falls("word_perplexity"), falls("accuracy")
+    (True, False)
+    """
+    return any(name == w or name.endswith(f"_{w}") for w in _LOWER_IS_BETTER)
 
 
 # --- model names ----------------------------------------------------------------------------------------------------
