@@ -69,9 +69,10 @@ def write_numbers(plan: Population, stacks: dict[str, dict], losses: dict[str, f
     population.write_manifest(plan, losses, where, units=units)
 
 
-# A training run multiplies differences in the last bit (another processor, another number of models in a stack): what
-# it reproduces is the model's profile of scores, not each score. Seen over 4 models trained alone: see data/lab/README.md.
-TOLERANCE = {"correlation": 0.9, "mean_difference": 0.08}
+# A training run multiplies differences in the last bit (another processor, fewer models in a stack), so it reproduces a
+# model's profile of scores and not each score. The bounds are those that 95 % of the pairs of different shipped models
+# miss; `tests/test_lab.py` measures that too.
+TOLERANCE = {"correlation": 0.75, "mean_difference": 0.1}
 
 
 def compare(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:

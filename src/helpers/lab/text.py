@@ -380,7 +380,9 @@ def lexicon() -> list[str]:
 def train_tokenizer() -> Tokenizer:
     """Return a WordPiece tokenizer: the lexicon as whole words, then the subwords most useful for real text.
 
-    Text is lower-cased and split at whitespace and punctuation, so no token crosses a unit border.
+    Text is lower-cased and split at whitespace and punctuation, so no token crosses a unit border. The words are
+    always the same; neighbours of equal count may change places from one training to the next (the library's order of
+    ties), which is why the shipped file is kept and models are never trained on another.
     """
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + [str(d) for d in range(10)]
     signs = [chr(c) for c in range(33, 127) if not chr(c).isalnum()]
