@@ -102,7 +102,7 @@ def main(units: int) -> pd.DataFrame:
     whole = screening.thrush(x, y)
     add("screen (both tails)", lambda: screening.screen(whole, RATIO))
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    few, some = min(units, 20_000), 2
+    few, some = min(units, 100_000), 2
     share = few * some / (units * BENCHMARKS)
     small = x[:few], y[:some]
     np.testing.assert_array_equal(released(*small), 2 * screening.thrush(*small, ties="name"))
