@@ -462,3 +462,28 @@ def test_matched_control_shows_a_format_factor_as_what_weakening_does_not_explai
         ["population", "axis", "pairs"]
     )["auc"]
     assert by["main, weakened to match", "performance", "hard"] > by["variant", "performance", "hard"] + 0.2
+
+
+def test_a_large_matrix_is_averaged_in_blocks_and_a_middling_one_is_downloaded_as_a_matrix():
+    rng = np.random.default_rng(0)
+
+    def square(n):
+        names = [f"b{i:03d}" for i in range(n)]
+        return pd.DataFrame(np.corrcoef(rng.normal(size=(n, 20))), names, names)
+
+    words = {"alt": "A matrix.", "caption": "A matrix."}
+    small, middling, large = square(8), square(40), square(203)
+    low, high = middling - 0.1, middling + 0.1
+    assert list(
+        figures_pairs.matrix(small, name="s", low=small - 0.1, high=small + 0.1, **words).data.columns
+    ) == ["row", "column", "value", "low", "high"]
+    figure = figures_pairs.matrix(middling, name="m", low=low, high=high, **words)
+    pd.testing.assert_frame_equal(figure.data, middling.rename_axis("benchmark"))
+    assert "artifacts" in figure.caption and len(figure.spec["data"][0]["customdata"]) == 40
+    figure = figures_pairs.matrix(large, name="l", low=large - 0.1, high=large + 0.1, **words)
+    z = np.array(figure.spec["data"][0]["z"], float)
+    assert z.shape == (68, 68) and "203 benchmarks are too many" in figure.caption
+    block = large.iloc[3:6, 9:12].to_numpy()
+    assert z[1, 3] == pytest.approx(block.mean(), abs=1e-3)
+    own = large.iloc[:3, :3].to_numpy()
+    assert z[0, 0] == pytest.approx(own[np.triu_indices(3, 1)].mean(), abs=1e-3)

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from helpers.fragments import Figure, escape, plot_text
 MAX_PAIRS = 2000
 MAX_ELLIPSES = 60
 MAX_ROWS = 100
+LONG_ROWS = 30  # larger matrices are downloaded as matrices: a row for each pair weighs five times as much
 ALWAYS = 6
 SIDES = (
     "top center",
@@ -399,7 +400,12 @@ def matrix(
     """
     count = len(values)
     if count <= limit:
-        return figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, **more)
+        if count > LONG_ROWS and low is not None:
+            caption += (
+                " The download has the values; the study's artifacts and its report have the intervals too."
+            )
+        figure = figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, **more)
+        return replace(figure, data=values.rename_axis("benchmark")) if count > LONG_ROWS else figure
     size = math.ceil(count / limit)
     block = np.arange(count) // size
     belongs = (block[:, None] == np.arange(block[-1] + 1)).astype(float)
