@@ -79,7 +79,7 @@ def measure(job: dict) -> dict:
         sizes = {
             "hidden_size": 576,
             "intermediate_size": 1536,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 2,
             "num_attention_heads": 9,
         }
         model = LlamaForCausalLM(LlamaConfig(vocab_size=job["vocabulary"], tie_word_embeddings=True, **sizes))
@@ -255,8 +255,8 @@ def main() -> None:
     parts = ("methods", "rounding", "lengths", "vocabulary", "workers")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts)
-    parser.add_argument("--documents", type=int, default=14)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--documents", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
@@ -289,49 +289,50 @@ def main() -> None:
     bfloat16 = torch.cuda.is_available() or perplexity.fast_products() == "bfloat16"
     pair = ("plain loop", "engine exact")
     pool = np.random.default_rng(0).integers(100, 8000, 2048).tolist()
-    rows = []
+    cpu = next((x.split(":")[1].strip() for x in _cpuinfo() if x.startswith("model name")), "CPU")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
+    about = {
+        "date": datetime.date.today().isoformat(),
+        "products": "bfloat16" if bfloat16 else "float32",
+        "machine": f"{device}, {os.cpu_count()} cores, {options.threads} thread(s)",
+    }
+
+    def keep(rows: list[dict]) -> None:  # after every part: a long run may be cut short
+        table = pd.DataFrame(rows).assign(**about)
+        if options.out.exists():
+            old = pd.read_csv(options.out)
+            table = pd.concat([old[~old["part"].isin(table["part"])], table], ignore_index=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(options.out, index=False)
+
     if "methods" in options.parts:
         methods = [m for m in options.methods if bfloat16 or m not in ("engine fast", "engine bfloat16")]
-        rows += compare(
-            [job | {"method": m, "texts": texts, "setting": "mixed"} for m in methods],
-            options.rounds,
-            options.peers,
-            "methods",
-        )
+        jobs = [job | {"method": m, "texts": texts, "setting": "mixed"} for m in methods]
+        keep(compare(jobs, options.rounds, options.peers, "methods"))
     if "rounding" in options.parts:
         jobs = [
             job | {"method": m, "texts": texts, "setting": "mixed"} for m in ("plain loop", INT8, IMITATED)
         ]
-        rows += compare(jobs, 1, None, "rounding")
+        rows = compare(jobs, 1, None, "rounding")
         for key in ("tokens_per_second", "ratio", "ratio_low", "ratio_high", "megabytes"):
             rows[-1][key] = None
+        keep(rows)
     if "lengths" in options.parts:
         jobs = [
             job | {"method": m, "setting": n, "ids": [pool[k : k + n] for k in range(0, 1024, n)]}
-            for n in (16, 64, 256, 1024)
+            for n in (16, 128, 1024)
             for m in pair
         ]
-        rows += compare(jobs, options.rounds, None, "lengths")
+        keep(compare(jobs, options.rounds, None, "lengths"))
     if "vocabulary" in options.parts:
         jobs = [
             job | {"method": m, "setting": v, "vocabulary": v, "ids": [pool[:512], pool[512:1024]]}
-            for v in (8192, 65_536, 262_144)
+            for v in (8192, 262_144)
             for m in pair
         ]
-        rows += compare(jobs, options.rounds, None, "vocabulary")
+        keep(compare(jobs, options.rounds, None, "vocabulary"))
     if "workers" in options.parts:
-        rows += workers(texts, entry, options.rounds)
-    table = pd.DataFrame(rows)
-    cpu = next((x.split(":")[1].strip() for x in _cpuinfo() if x.startswith("model name")), "CPU")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu
-    table["date"] = datetime.date.today().isoformat()
-    table["products"] = "bfloat16" if bfloat16 else "float32"
-    table["machine"] = f"{device}, {os.cpu_count()} cores, {options.threads} thread(s)"
-    if options.out.exists():
-        kept = pd.read_csv(options.out)
-        table = pd.concat([kept[~kept["part"].isin(options.parts)], table], ignore_index=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out, index=False)
+        keep(workers(texts, entry, options.rounds))
 
 
 def _cpuinfo() -> list[str]:

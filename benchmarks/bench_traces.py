@@ -1,6 +1,6 @@
 """Traces in one pass of hooks against the obvious way: stack all hidden states and attentions, then average.
 
-    python benchmarks/bench_traces.py [--parts ways real] [--rounds 3]
+    python benchmarks/bench_traces.py [--parts ways real] [--rounds 2]
 
 `ways`: both see the same random model (12 layers) and the same texts in a fresh process each; they take turns, and
 the script stops unless they give the same numbers. Time is CPU time; memory is the peak above the state before.
@@ -157,7 +157,7 @@ def real() -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["ways", "real"], choices=["ways", "real"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     rows = ways(options.rounds) if "ways" in options.parts else []
     rows += real() if "real" in options.parts else []
