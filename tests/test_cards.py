@@ -140,6 +140,17 @@ def test_advice_follows_from_the_tables(facts):
     assert any("About 4.0 times as many items" in s for s in change)  # 0.8 (1 - 0.5) / (0.5 (1 - 0.8))
 
 
+def test_every_card_says_what_would_change_its_advice(facts):
+    for name in facts.names:
+        _, change = cards.advice(facts, name)
+        assert change, name
+    told = cards._deciding("performance", "other", 0.5, 0.6, 0.3, 0.7, 32)
+    # half width 0.2789 on Fisher's z, distance 0.1438: 3.76 times as many models
+    assert "about 120 models (now 32)" in told
+    assert "times as many questions" in cards._deciding("neural", "other", 0.5, 0.6, 0.3, 0.7, 32)
+    assert "too near" in cards._deciding("semantic", "other", 0.5, 0.501, 0.3, 0.7, 32)
+
+
 def test_signature_ids_are_shown_without_text(facts):
     assert "3 units: `7`, `3`, `9`" in cards.card(facts, "d0-1")
 

@@ -208,6 +208,31 @@ def advice(facts: Facts, benchmark: str) -> tuple[list[str], list[str]]:
     return say, change
 
 
+def _deciding(axis: str, other: str, value: float, level: float, low: float, high: float, models: int) -> str:
+    """Say how much more data would decide a pair whose interval holds the level from which pairs count as alike.
+
+    An interval on Fisher's z shrinks with the root of the number of models (performance, signature) or of
+    questions (semantic, neural), so that takes (half width / distance to the level) squared times as many.
+    """
+    z = np.arctanh(np.clip([value, level, low, high], -0.999999, 0.999999))
+    margin, half = abs(z[0] - z[1]), (z[3] - z[2]) / 2
+    title = maps.TITLES.get(axis, axis)
+    material = "models" if axis == "performance" or axis.startswith("signature") else "questions"
+    times = (half / margin) ** 2 if margin > 0 else np.inf
+    if times > 20:
+        return (
+            f"The {title} overlap with *{_plain(other)}* lies too near the level from which pairs count as alike "
+            f"for any likely number of {material} to decide."
+        )
+    amount = f"{max(times, 1) * models:,.0f} models (now {models})"
+    if axis != "performance" or not models:
+        amount = f"{max(times, 1.1):.1f} times as many {material}"
+    return (
+        f"If the {title} overlap with *{_plain(other)}* is what it seems, about {amount} would decide whether it "
+        "counts as alike."
+    )
+
+
 def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> list[str]:
     """Say whether another benchmark stands in for this one on every axis that holds both, and how surely."""
     row = facts.adds[facts.adds["benchmark"] == benchmark]
@@ -223,21 +248,13 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
         high = facts.axes.high[axis].loc[benchmark, other] if axis in facts.axes.high else value
         text = f"{maps.TITLES.get(axis, axis)} {_interval(value, low, high) if axis in facts.axes.low else f'{value:.2f}'}"
         (alike if low > level else unlike if high < level else unsure).append(text)
-        if (
-            axis == "performance"
-            and low <= level <= high
-            and models
-            and np.isfinite(low)
-            and np.isfinite(high)
-        ):
-            z = np.arctanh(np.clip([value, level, low, high], -0.999999, 0.999999))
-            margin, half = abs(z[0] - z[1]), (z[3] - z[2]) / 2
-            if 0 < margin < half and (needed := models * (half / margin) ** 2) <= 20 * models:
-                change.append(
-                    f"If the performance overlap with *{_plain(other)}* is what it seems, about "
-                    f"{needed:,.0f} models (now {models}) would decide "
-                    "whether it counts as alike."
-                )
+        if low <= level <= high and np.isfinite(low) and np.isfinite(high):
+            change.append(_deciding(axis, other, value, level, low, high, models))
+    if not unsure:
+        change.append(
+            f"More data of the same kind would not: every interval with *{_plain(other)}* is clear of the level "
+            "from which a pair counts as alike. Other models or another suite could; the levels are this suite's."
+        )
     if alike and not unsure and not unlike:
         if len(alike) == 1 and len(facts.axes) > 1:
             return [
@@ -249,10 +266,11 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
             f"axes ({'; '.join(alike)})."
         ]
     if alike:
-        rest = "; ".join(unlike + unsure)
+        rest = [f"surely not by {'; '.join(unlike)}"] * bool(unlike) + [
+            f"undecided by {'; '.join(unsure)}"
+        ] * bool(unsure)
         return [
-            f"Its closest stand-in is *{_plain(other)}*: surely alike by {'; '.join(alike)}, but not by "
-            f"{rest}. "
+            f"Its closest stand-in is *{_plain(other)}*: surely alike by {'; '.join(alike)}, {', '.join(rest)}. "
             "Whether it can be spared depends on which axis you care for."
         ]
     if unsure:
