@@ -98,10 +98,10 @@ def measure(size: int) -> pd.DataFrame:
         ),
     )
     suite = step("redundancy", lambda: diagnosis.redundancy(axes, draws=DRAWS))
-    curve = suite.melt(["size", "method"], ["loss_performance", "loss_semantic"], "axis", "loss")
+    curve = suite.melt(["size", "method"], ["loss_performance", "loss_semantic"], "axis", "loss of the suite")
     step(
         "redundancy curve",
-        lambda: figures.line(curve, "size", "loss", color="axis", name="redundancy", **words),
+        lambda: figures.line(curve, "size", "loss of the suite", color="axis", name="redundancy", **words),
     )
     step("what each adds", lambda: diagnosis.adds_most(axes))
     result = pd.DataFrame(rows)
