@@ -81,7 +81,11 @@ def show(
         source = html.escape(str(units["source"].get(unit_id, ""))) if "source" in units else ""
         body.append(f'<tr><th colspan="2" scope="rowgroup">unit {unit_id} {source}</th></tr>{rows}')
     words = html.escape(caption) + f" Full colour: {top:.1f} nats or more."
-    return HTML(f'<table class="passages"><caption>{words}</caption><tbody>{"".join(body)}</tbody></table>')
+    return HTML(  # the figure's class keeps the theme from painting it white on a dark page
+        '<figure class="companion-figure"><div class="companion-scroll" tabindex="0" role="region" '
+        f'aria-label="{words}"><table class="companion-table passages"><tbody>{"".join(body)}</tbody></table></div>'
+        f"<figcaption>{words}</figcaption></figure>"
+    )
 
 
 def _piece(text: str, nats: float, top: float, marked: bool) -> str:
