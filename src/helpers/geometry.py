@@ -317,14 +317,27 @@ def interval(value: np.ndarray, draws: np.ndarray, bounded: bool = True) -> tupl
 
 
 def row_correlation(first: np.ndarray, second: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return Spearman of each row of two matrices over the given columns, the row's own column left out."""
+    """Return Spearman of each row of two matrices over the given columns, the row's own column left out.
+
+    `columns` may name a column several times (a bootstrap draw). NaN where a row is constant or fewer than three
+    different columns are left.
+
+    >>> same = np.array([[0, 1, 2, 3], [1, 0, 5, 4], [2, 5, 0, 6], [3, 4, 6, 0]])
+    >>> row_correlation(same, -same, np.arange(4)).round(6).tolist()
+    [-1.0, -1.0, -1.0, -1.0]
+    """
     result = np.full(len(first), np.nan)
-    for row in range(len(first)):
-        keep = columns[columns != row]
-        if len(np.unique(keep)) > 2:
-            a, b = (rankdata(m[row, keep]) for m in (first, second))
-            if a.std() and b.std():
-                result[row] = np.corrcoef(a, b)[0, 1]
+    drawn = np.bincount(columns, minlength=len(first))[: len(first)]
+    for times in np.unique(drawn):  # rows that lose equally many columns are ranked together
+        if np.count_nonzero(np.bincount(columns)) - (times > 0) <= 2:
+            continue
+        rows = np.flatnonzero(drawn == times)
+        keep = np.broadcast_to(columns, (len(rows), len(columns)))[columns != rows[:, None]]
+        keep = keep.reshape(len(rows), -1)
+        a, b = (rankdata(m[rows[:, None], keep], axis=1) for m in (first, second))
+        a, b = (m - m.mean(1, keepdims=True) for m in (a, b))
+        scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+        result[rows] = np.divide((a * b).sum(1), scale, out=np.full(len(rows), np.nan), where=scale > 0)
     return result
 
 
