@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 
+import nbformat
 import pandas as pd
+import yaml
 
 from helpers import datasets, paths, provenance, studies
 from helpers.errors import DataError
@@ -154,6 +157,65 @@ interval where one was computed.
 """
 
 
+EXAMPLES = {  # study -> what its notebook adapt-your-benchmark was run on
+    "entigraph": "ARC challenge as somebody else measured it, among the benchmarks of the study `entigraph`",
+    "lab": "the files that come with the book, in the laboratory",
+}
+
+
+def example_page() -> str:
+    """Return the real outcome of the notebook adapt-your-benchmark where it ran: what was read, the verdict, what to collect.
+
+    Included by the page *Adapt this book*, so that nothing there is typed in.
+    """
+    parts = []
+    for study, what in EXAMPLES.items():
+        path = paths.EXECUTED / study / "adapt-your-benchmark.ipynb"
+        if not path.exists():
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        record = json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))
+        by_tag = {tag: c for c in notebook.cells for tag in c.metadata.get("tags", [])}
+        shown = [
+            o.data["text/markdown"]
+            for tag in ("files", "verdict", "collect")
+            if tag in by_tag
+            for o in by_tag[tag].get("outputs", [])
+            if "text/markdown" in o.get("data", {})
+        ]
+        state = "shown from a frozen copy of" if record["frozen"] else "computed by this build on"
+        quoted = "\n\n".join(shown)
+        parts.append(f"**{what[0].upper()}{what[1:]}** ({state} {record['date']}):\n\n{quoted}\n")
+    if not parts:
+        raise DataError("The notebook adapt-your-benchmark has not run; run `make book`.")
+    return "\n".join(parts)
+
+
+def launch_page(address: str | None = None) -> str:
+    """Return links that open the notebook of a reader's benchmark on Binder and Colab, included by *Adapt this book*.
+
+    `address` defaults to ``repository.url`` of ``book/_config.yml``; without it the text says that it is not set. Raises
+    DataError for an address that is not a repository on GitHub.
+    """
+    if address is None:
+        settings = yaml.safe_load((paths.BOOK / "_config.yml").read_text(encoding="utf-8"))
+        address = settings.get("repository", {}).get("url") or ""
+    if not address:
+        return (
+            "The address of the public repository is not set yet (`repository.url` in `book/_config.yml`), so there is "
+            "nothing to link to; once it is, the links to Binder and Colab stand here.\n"
+        )
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git|/)?", address)
+    if not found:
+        raise DataError(
+            f"book/_config.yml: repository.url is '{address}'; expected https://github.com/OWNER/NAME"
+        )
+    name, notebook = found.group(1), "notebooks/adapt-your-benchmark.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{name}/main?labpath={notebook}"
+    colab = f"https://colab.research.google.com/github/{name}/blob/main/{notebook}"
+    return f"[Open the notebook on Binder]({binder}) · [open it on Colab]({colab})\n"
+
+
 def api_page() -> str:
     """Return the API reference, one section a module, from the docstrings."""
     modules = sorted(p.stem for p in paths.SOURCE.glob("*.py") if p.stem not in ("__init__", "__main__"))
@@ -177,6 +239,8 @@ def write_all() -> list[Path]:
         "paper-vs-here": paper_page,
         "measured": measured.page,
         "api": api_page,
+        "adapt-example": example_page,
+        "launch": launch_page,
     }
     for name, page in pages.items():
         path, text = paths.GENERATED / f"{name}.md", page()
