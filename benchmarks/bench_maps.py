@@ -114,9 +114,13 @@ def measure(size: int) -> pd.DataFrame:
 
 def main(sizes: list[int]) -> None:
     """Measure every size, smallest first, and write the table."""
-    table = pd.concat([measure(size) for size in sorted(sizes)], ignore_index=True)
+    table = pd.DataFrame()
     RESULTS.parent.mkdir(exist_ok=True)
-    table.round({"seconds": 2, "cpu_seconds": 2, "page_kib": 0, "peak_mib": 0}).to_csv(RESULTS, index=False)
+    for size in sorted(sizes):
+        table = pd.concat([table, measure(size)], ignore_index=True)
+        table.round({"seconds": 2, "cpu_seconds": 2, "page_kib": 0, "peak_mib": 0}).to_csv(
+            RESULTS, index=False
+        )
     print(table.groupby("benchmarks")[["seconds", "cpu_seconds", "page_kib"]].sum().to_string())
 
 

@@ -153,6 +153,28 @@ def test_driven_uses_partial_correlation():
     assert row["estimate"] == pytest.approx(row["rho"] - row["rho_given"])
 
 
+def test_scores_without_gaps_take_a_faster_way_to_the_same_flags():
+    world = diagnosis.planted(4, models=150, bootstraps=20)
+    formats = world["benchmarks"].set_index("benchmark")["format"]
+    scores = world["scores"]
+    fast = diagnosis.driven(scores, "format-driven", formats=formats, bootstraps=200, seed=1)
+    todo = list(zip(scores.index.get_indexer(fast["a"]), scores.index.get_indexer(fast["b"])))
+    ranks = scores.rank(axis=1)
+    z = ranks.sub(ranks.mean(axis=1), axis=0).div(ranks.std(axis=1, ddof=0), axis=0).to_numpy()
+    for row, (i, j) in list(zip(fast.itertuples(), todo))[:40]:
+        same = (formats.to_numpy() == formats.iloc[i]) & ~np.isin(np.arange(len(z)), [i, j])
+        held = z[same].mean(axis=0) - z[formats.to_numpy() != formats.iloc[i]].mean(axis=0)
+        if row.rho > 0.3:
+            rows = np.vstack([scores.iloc[i], scores.iloc[j], held.round(9)])
+            three = pd.DataFrame(rows.T).corr("spearman").to_numpy()
+            wanted = three[0, 1] - three[0, 2] * three[1, 2]
+            wanted /= np.sqrt((1 - three[0, 2] ** 2) * (1 - three[1, 2] ** 2))
+            assert row.rho_given == pytest.approx(wanted, abs=1e-9)
+    hopeless = fast[(fast["rho"] > 0.3) & (fast["rho"] <= 2 * fast["rho_given"])]
+    assert len(hopeless) and (hopeless["p"] == 1).all() and not hopeless["flagged"].any()
+    assert fast["flagged"].any()
+
+
 def test_driven_names_what_it_lacks():
     scores = diagnosis.planted(0)["scores"]
     with pytest.raises(ValueError, match="needs scale"):

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, rankdata
 
 from helpers import inference, maps, questions
 from helpers.errors import DataError, nearest
@@ -384,6 +384,8 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
     ranks = pd.DataFrame(values).rank(axis=1)
     z = ranks.sub(ranks.mean(axis=1), axis=0).div(ranks.std(axis=1, ddof=0), axis=0).to_numpy()
     known = np.isfinite(z)
+    if known.all():
+        return _driven_by_format_complete(values, z, formats, weights, np.array(todo), minimum)
     filled = np.where(known, z, 0.0)
     found: dict[str, list] = {k: [] for k in ("i", "j", "rho", "given", "drawn", "rho_draws", "given_draws")}
     plain = inference.spearman(values, minimum=3)
@@ -400,7 +402,7 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
             found["given"].append(np.nan)
             continue
         contrast = filled[same].sum(axis=0) / np.maximum(count[0], 1)
-        contrast = contrast - filled[other].sum(axis=0) / np.maximum(count[1], 1)
+        contrast = np.round(contrast - filled[other].sum(axis=0) / np.maximum(count[1], 1), 9)
         rows = np.vstack([values[i], values[j], contrast])[:, usable]
         one, many = inference.spearman(rows), inference.spearman(rows, weights[:, usable])
         found["given"].append(inference.partial_from_matrix(one, 1)[0, 1])
@@ -409,6 +411,62 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
     return {
         k: np.array(v).reshape(-1, len(weights)).T if k.endswith("draws") else np.array(v)
         for k, v in found.items()
+    }
+
+
+def _driven_by_format_complete(values, z, formats, weights, todo, minimum) -> dict[str, np.ndarray]:
+    """The same for scores without gaps, many pairs at a time.
+
+    A pair that keeps half of its overlap or more by its point estimate has p of at least 1/2 for "more than
+    half goes": only its rho is bootstrapped (``rho_error``), for all pairs in one go.
+    """
+    i, j = todo.T
+    rho = inference.spearman(values, minimum=3)[i, j]
+    given = np.full(len(i), np.nan)
+    tall = np.flatnonzero(rho > minimum)
+    ranks = rankdata(values, axis=1)
+    kinds, code = np.unique(formats.astype(str), return_inverse=True)
+    count = np.bincount(code)
+    total = np.stack([z[code == k].sum(axis=0) for k in range(len(kinds))])
+
+    def contrast(chosen: np.ndarray) -> np.ndarray:
+        a, b, kind = i[chosen], j[chosen], code[i[chosen]]
+        same = (total[kind] - z[a] - z[b]) / (count[kind] - 2)[:, None]
+        other = (total.sum(axis=0) - total[kind]) / (len(z) - count[kind])[:, None]
+        return np.round(same - other, 9)  # sums of ranks have ties, which rounding errors would break
+
+    def unit(rows: np.ndarray) -> np.ndarray:
+        rows = rows - rows.mean(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return rows / np.sqrt((rows**2).sum(axis=1, keepdims=True))
+
+    rows = unit(ranks)
+    for chosen in np.array_split(tall, max(1, len(tall) // 20_000)):
+        held = unit(rankdata(contrast(chosen), axis=1))
+        one, other = (rows[i[chosen]] * held).sum(axis=1), (rows[j[chosen]] * held).sum(axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            given[chosen] = (rho[chosen] - one * other) / np.sqrt((1 - one**2) * (1 - other**2))
+    drawn = (rho > minimum) & (rho > 2 * given)
+    error = np.full(len(i), np.nan)
+    sums = np.zeros((3, len(tall)))
+    step = max(1, 20_000_000 // len(values) ** 2)
+    for start in range(0, len(weights), step):
+        many = inference.spearman(values, weights[start : start + step], minimum=3)[:, i[tall], j[tall]]
+        ok = np.isfinite(many)
+        many = np.where(ok, many, 0.0)
+        sums += np.stack([ok.sum(axis=0), many.sum(axis=0), (many**2).sum(axis=0)])
+    enough = sums[0] >= len(weights) / 2
+    n, first, second = sums[:, enough]
+    error[tall[enough]] = np.sqrt(np.maximum(second - first**2 / n, 0) / (n - 1))
+    rho_draws, given_draws = [], []
+    for chosen in np.flatnonzero(drawn):
+        block = np.vstack([values[i[chosen]], values[j[chosen]], contrast(np.array([chosen]))])
+        many = inference.spearman(block, weights)
+        rho_draws.append(many[:, 0, 1])
+        given_draws.append(inference.partial_from_matrix(many, 1)[:, 0, 1])
+    draws = {"rho_draws": rho_draws, "given_draws": given_draws}
+    return {"i": i, "j": j, "rho": rho, "given": given, "drawn": drawn, "rho_error": error} | {
+        k: np.array(v).reshape(-1, len(weights)).T for k, v in draws.items()
     }
 
 
@@ -424,9 +482,15 @@ def _driven_table(found, names, kind, minimum, alpha) -> pd.DataFrame:
         with np.errstate(divide="ignore", invalid="ignore"):
             return norm.sf(estimate / error)
 
-    over = tail(rho - minimum, found["rho_draws"])
+    if "rho_error" in found:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            over = norm.sf((rho - minimum) / found["rho_error"])
+    else:
+        over = tail(rho - minimum, found["rho_draws"])
     lost = tail(rho - 2 * given, found["rho_draws"] - 2 * found["given_draws"])
     # tested and lost, whatever the partial correlation is
+    if "rho_error" in found:
+        lost = np.where((rho > minimum) & (rho <= 2 * given), 1.0, lost)  # at least 1/2, so never flagged
     over, lost = np.where(rho <= minimum, 1.0, over), np.where(rho <= minimum, 1.0, lost)
     p, q = adafilter(np.stack([over, lost]))
     low, high = np.full(len(rho), np.nan), np.full(len(rho), np.nan)
@@ -592,7 +656,8 @@ def redundancy(
     draws : int
         Matrices drawn from the 95 % intervals for ``low`` and ``high`` of the loss of the SAME suite (axes
         without intervals contribute no spread; see :func:`helpers.maps.draws_from_intervals`); large suites
-        make do with ``maps.WORK / n squared``, at least 20.
+        make do with ``maps.WORK / n squared``, at least 20, and with an interval at every hundredth part of
+        their size.
 
     Returns
     -------
@@ -612,13 +677,14 @@ def redundancy(
     stack = np.stack([m.loc[names, names].to_numpy() for m in chosen.values.values()])
     everywhere = {a: m.reindex(index=names, columns=names).to_numpy() for a, m in axes.values.items()}
     draws = min(draws, max(20, maps.WORK // len(names) ** 2))
-    spread = _drawn_stack(chosen, names, draws, seed)
+    spread, every = _drawn_stack(chosen, names, draws, seed), max(1, len(names) // 100)
     rows = [_suite(list(range(len(names))), "greedy", None, stack, everywhere, spread, names)]
     kept = list(range(len(names)))
     while len(kept) > 1:
         out = _cheapest(stack, kept)
         kept = [k for k in kept if k != out]
-        rows.append(_suite(kept, "greedy", names[out], stack, everywhere, spread, names))
+        drawn = spread if len(kept) % every == 0 else None
+        rows.append(_suite(kept, "greedy", names[out], stack, everywhere, drawn, names))
         ways = math.comb(len(names), len(kept))
         if ways <= exact_limit and ways * len(kept) * stack[:, :, 0].size <= EXACT_WORK:
             best = _best_suite(stack, len(kept))
@@ -810,10 +876,11 @@ def _population_truth(true, names, loadings, style) -> pd.DataFrame:
     for kind, column in (("format-driven", "format"), ("scale-driven", "scale")):
         load = loadings[column].to_numpy()
         rest = (pearson - np.outer(load, load)) / np.sqrt(np.outer(1 - load**2, 1 - load**2))
-        for i, j in itertools.combinations(range(len(names)), 2):
-            same = style[i] == style[j] or kind == "scale-driven"
-            if same and pearson[i, j] > 0.3 and pearson[i, j] > 2 * rest[i, j]:
-                rows.append(pd.DataFrame({"kind": [kind], "a": [names[i]], "b": [names[j]]}))
+        i, j = np.triu_indices(len(names), 1)
+        same = (style[i] == style[j]) | (kind == "scale-driven")
+        real = same & (pearson[i, j] > 0.3) & (pearson[i, j] > 2 * rest[i, j])
+        label = np.array(names, object)
+        rows.append(pd.DataFrame({"kind": kind, "a": label[i[real]], "b": label[j[real]]}))
     return pd.concat(rows, ignore_index=True).drop_duplicates(["kind", "a", "b"], ignore_index=True)
 
 
