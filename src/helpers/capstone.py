@@ -99,18 +99,36 @@ def _unfit(table: pd.DataFrame, shown: str, tokenizer) -> list[Problem]:
         table["question_id"], table["choices"], table["answer"], table["prompt"], strict=True
     ):
         if len(own) < 2:
-            found.append(Problem(shown, row, "choices", "no choices", "give two or more: models choose"))
+            found.append(
+                Problem(
+                    shown,
+                    f"with question_id {row}",
+                    "choices",
+                    "no choices",
+                    "give two or more: models choose",
+                )
+            )
         elif len(own) != usual:
-            found.append(Problem(shown, row, "choices", f"{len(own)} choices, most questions have {usual}", "give equally many"))  # fmt: skip
+            found.append(Problem(shown, f"with question_id {row}", "choices", f"{len(own)} choices, most questions have {usual}", "give equally many"))  # fmt: skip
         elif answer not in own:
-            found.append(Problem(shown, row, "answer", f"'{answer}' is not among the choices", "correct it"))
+            found.append(
+                Problem(
+                    shown,
+                    f"with question_id {row}",
+                    "answer",
+                    f"'{answer}' is not among the choices",
+                    "correct it",
+                )
+            )
         for word in own:
             pieces = len(tokenizer(str(word), add_special_tokens=False)["input_ids"])
             if pieces != 1:
-                found.append(Problem(shown, row, "choices", f"'{word}' is {pieces} tokens", "use one word of the laboratory's vocabulary"))  # fmt: skip
+                found.append(Problem(shown, f"with question_id {row}", "choices", f"'{word}' is {pieces} tokens", "use one word of the laboratory's vocabulary"))  # fmt: skip
         size = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if size > 63:
-            found.append(Problem(shown, row, "question", f"{size} tokens", "at most 63"))
+            found.append(
+                Problem(shown, f"with question_id {row}", "question", f"{size} tokens", "at most 63")
+            )
     return found
 
 

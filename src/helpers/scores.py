@@ -409,7 +409,15 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
                 if name == "n_items"
                 else "write a standard error"
             )
-            found.append(Problem(shown, row, known, f"'{str(value)[:40]}' cannot be", told))
+            found.append(
+                Problem(
+                    shown,
+                    row,
+                    known,
+                    f"'{str(value)[:40]}' is no {'number of items' if name == 'n_items' else 'standard error'}",
+                    told,
+                )
+            )
     return _parsed(pieces, shown, found)
 
 
