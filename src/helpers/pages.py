@@ -171,7 +171,7 @@ def example_page() -> str:
     parts = []
     for study, what in EXAMPLES.items():
         path = paths.EXECUTED / study / "adapt-your-benchmark.ipynb"
-        if not path.exists():
+        if not (path.exists() and path.with_suffix(".run.json").exists()):
             continue
         notebook = nbformat.read(path, as_version=4)
         record = json.loads(path.with_suffix(".run.json").read_text(encoding="utf-8"))
