@@ -85,12 +85,12 @@ def run(way: str, path, questions: int, tokens: int | None = None) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ways(rounds: int) -> list[dict]:
+def ways(rounds: int, sizes: list[int]) -> list[dict]:
     """Run the ways in turns; return a row for every number of questions and way, ratios to the obvious way."""
     kinds = {"stack, then average": (OBVIOUS, None), "hooks": (HOOKS, None), "hooks, 32 tokens": (HOOKS, 32)}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for questions in (32, 128):
+        for questions in sizes:
             found: dict[str, list[dict]] = {name: [] for name in kinds}
             for _ in range(rounds):
                 for k, (name, (code, tokens)) in enumerate(kinds.items()):
@@ -158,8 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", default=["ways", "real"], choices=["ways", "real"])
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--questions", type=int, nargs="+", default=[32, 128])
     options = parser.parse_args()
-    rows = ways(options.rounds) if "ways" in options.parts else []
+    rows = ways(options.rounds, options.questions) if "ways" in options.parts else []
     rows += real() if "real" in options.parts else []
     table = pd.DataFrame(rows)
     about = Path("/proc/cpuinfo")
