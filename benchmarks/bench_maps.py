@@ -113,9 +113,10 @@ def measure(size: int) -> pd.DataFrame:
 
 
 def main(sizes: list[int]) -> None:
-    """Measure every size, smallest first, and write the table."""
-    table = pd.DataFrame()
+    """Measure every size, smallest first, and write the table; rows of other sizes stay."""
     RESULTS.parent.mkdir(exist_ok=True)
+    table = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame({"benchmarks": []})
+    table = table[~table["benchmarks"].isin(sizes)]
     for size in sorted(sizes):
         table = pd.concat([table, measure(size)], ignore_index=True)
         table.round({"seconds": 2, "cpu_seconds": 2, "page_kib": 0, "peak_mib": 0}).to_csv(
