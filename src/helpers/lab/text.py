@@ -180,9 +180,15 @@ def _is_heldout(name: str) -> bool:
 def _passages(kind: str, file: Path) -> list[str]:
     """Return the docstrings of a file, or its code without long strings and comments."""
     source = file.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    for whole in ast.walk(tree):  # from Python 3.12 on, parts of an f-string have places of their own
+        if isinstance(whole, ast.JoinedStr):
+            for part in ast.walk(whole):
+                if isinstance(part, ast.Constant):
+                    ast.copy_location(part, whole)
     strings = [
         node
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 150
     ]
     strings.sort(key=lambda node: (node.lineno, node.col_offset))
