@@ -111,6 +111,11 @@ def _extraction(table: pd.DataFrame) -> list[str]:
          "number of worker processes; the ratio is to one worker.", [*SPEED, *GAPS]),
     ):  # fmt: skip
         rows = table[table["part"] == part]
+        if part == "workers" and len(rows) and rows["ratio"].iloc[-1] < 1:
+            text += (
+                " Here more workers were **slower**: with so little text, on a machine that others used too, starting a "
+                "process and loading the model cost more than they saved."
+            )
         if len(rows):
             parts.append(
                 f"## {title}\n\n{text}\n\n{_show(rows, ['setting', 'method', 'tokens', *columns])}\n"
