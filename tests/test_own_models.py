@@ -77,6 +77,7 @@ def test_a_model_with_another_tokenizer_is_measured_and_sits_nothing(small, tiny
     assert joined.groups["other"] == "other" and np.isfinite(joined.surprisal["other"]).all()
     # the laboratory's options are several of its tokens: not measured, and said so by the placement
     assert joined.all_scores["other"].isna().all()
+    assert "cannot ask it: option" in joined.left_out["other"]
     # a sum of nats is about the same whoever cuts the text: bytes at least log2(300) each for a random model
     per_byte = joined.surprisal["other"].sum() / tables.units["bytes"].sum()
     assert 2 < per_byte < 12

@@ -884,7 +884,7 @@ class Tables:
     all_scores : DataFrame (benchmarks x all scored models). stderr : like all_scores, NaN where not known.
     groups, all_groups : Series model -> lineage. benchmarks : benchmarks.csv by name, in the order of scores.
     units : units.parquet. exclude : (units x benchmarks) True where a unit is the benchmark's own text.
-    left_out : benchmark -> why it has no signature here, though it is usable.
+    left_out : benchmark -> why it has no signature here, though it is usable; own model -> why it has no scores.
     """
 
     surprisal: pd.DataFrame

@@ -142,7 +142,7 @@ def join(
     if not columns.index.equals(tables.surprisal.index):
         raise DataError(f"study '{study.name}': units.parquet and surprisal.parquet differ; extract again.")
     lineage = pd.Series({e.name: families.get(e.name, e.name) for e in entries})
-    score, stderr = _sit(study, entries, tables)
+    score, stderr, reasons = _sit(study, entries, tables)
     return dataclasses.replace(
         tables,
         surprisal=pd.concat([tables.surprisal, columns], axis=1),
@@ -151,34 +151,29 @@ def join(
         stderr=pd.concat([tables.stderr, stderr], axis=1),
         groups=pd.concat([tables.groups, lineage]),
         all_groups=pd.concat([tables.all_groups, lineage]),
+        left_out=tables.left_out | reasons,
     )
 
 
 def _sit(
     study: Study, entries: list[ModelEntry], tables: overlap.Tables
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return scores and standard errors of the checkpoints on the known benchmarks, NaN where none can be had."""
-    names = [e.name for e in entries]
-    blank = pd.DataFrame(np.nan, index=tables.all_scores.index, columns=names)
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Return the checkpoints' scores and standard errors on the known benchmarks, and why a model has none."""
+    score = pd.DataFrame(np.nan, index=tables.all_scores.index, columns=[e.name for e in entries])
+    stderr, reasons = score.copy(), {}
     if study.models.kind != "lab":
-        return blank, blank.copy()
+        return score, stderr, {e.name: f"study '{study.name}' cannot score a new model" for e in entries}
     from helpers import lab
-
-    by_name = {e.name: e for e in entries}
-
-    def load(name: str):
-        loaded = models.load(by_name[name])
-        return loaded.model, loaded.tokenizer
 
     asked = lab.questions(study.models.population)
     asked = asked[asked["benchmark"].isin(tables.all_scores.index)]
-    try:
-        table = lab.score_population(load, names, asked)
-    except (
-        DataError
-    ):  # another tokenizer: the laboratory's answers are several of its tokens, its scorer cannot ask
-        return blank, blank.copy()
-    return tuple(
-        table.pivot(index="benchmark", columns="model", values=v).reindex_like(blank)
-        for v in ("score", "stderr")
-    )  # type: ignore[return-value]
+    for own in entries:
+        loaded = models.load(own)
+        try:
+            table = lab.score_population(lambda name, m=loaded: (m.model, m.tokenizer), [own.name], asked)
+        except DataError as error:  # another tokenizer: the laboratory's scorer asks for single tokens
+            reasons[own.name] = f"the laboratory's scorer cannot ask it: {error}"
+            continue
+        table = table.set_index("benchmark").reindex(score.index)
+        score[own.name], stderr[own.name] = table["score"], table["stderr"]
+    return score, stderr, reasons

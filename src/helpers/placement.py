@@ -430,6 +430,7 @@ def place(
     for model in sat.index[~sat]:
         missing[f"performance: model {model}"] = (
             "it has no score on a known benchmark; it counts for signatures only"
+            + (f" ({tables.left_out[model]})" if model in tables.left_out else "")
         )
     both = tables.all_scores[models]
     enough = both.notna().sum(axis=1) >= inference.MIN_MODELS
