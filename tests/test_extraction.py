@@ -71,11 +71,13 @@ def test_damaged_shards_are_redone_and_reported(small):
     cut.write_bytes(cut.read_bytes()[:100])
     provenance.sidecar(extraction.shard_path(study, "m1", 2)).unlink()
     extraction.shard_path(study, "m1", 3).unlink()
+    (cut.parent / ".00001.parquet.abc.part").write_bytes(b"half a shard")  # of a killed run
     report = extraction.extract(study).set_index("model")
     assert report["computed"].tolist() == [1, 2]
     assert "differs from the sha256" in report.loc["m0", "redone"]
     assert "no provenance" in report.loc["m1", "redone"]
     assert (study.results / "surprisal.parquet").read_bytes() == before
+    assert not list(study.results.rglob("*.part"))
 
 
 def test_a_changed_document_redoes_its_block_only(small, tmp_path):

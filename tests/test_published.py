@@ -175,3 +175,9 @@ def test_above_chance_and_free_answers():
 def test_unknown_training_run_is_an_error():
     with pytest.raises(DataError, match="no lineage"):
         published.lineage("evaluation_something_new.json")
+
+
+def test_repeats_of_a_benchmark_are_found_in_its_questions(entigraph):
+    same = entigraph[1]["benchmarks"].set_index("benchmark")["same_items_as"]
+    assert same["piqa_10s"] == "piqa" and pd.isna(same["piqa"])
+    assert same["arc_challenge_25s"] == "arc_challenge_10s"

@@ -194,7 +194,7 @@ def extract(
 
     Finished shards are kept when their checksum and everything they depend on agree; damaged, outdated and
     missing ones are computed. After a kill at any moment, calling it again gives the same matrix, bit for bit
-    (for the same number of threads a worker).
+    (for the same number of threads a worker). One extraction of a study runs at a time.
 
     Returns
     -------
@@ -230,6 +230,8 @@ def extract(
             todo.append((m, b))
             if path.exists():
                 redone[m].append(reason)
+    for left in (study.results / "surprisal").rglob(".*.part"):  # what a killed run was writing
+        left.unlink(missing_ok=True)
     with cluster.pool(workers or study.extraction.workers, scheduler or study.extraction.scheduler) as pool:
         shared = "OMP_NUM_THREADS" not in os.environ and isinstance(pool, cluster.Local)
         threads = max(1, cluster.cores() // pool.size) if shared else None
