@@ -9,6 +9,7 @@ matrix block by block, so that memory holds one block of all models and never th
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -230,7 +231,8 @@ def extract(
             todo.append((m, b))
             if path.exists():
                 redone[m].append(reason)
-    for left in (study.results / "surprisal").rglob(".*.part"):  # what a killed run was writing
+    halves = [study.results.glob(".surprisal.parquet*.part"), (study.results / "surprisal").rglob(".*.part")]
+    for left in itertools.chain(*halves):  # what a killed run was writing
         left.unlink(missing_ok=True)
     with cluster.pool(workers or study.extraction.workers, scheduler or study.extraction.scheduler) as pool:
         shared = "OMP_NUM_THREADS" not in os.environ and isinstance(pool, cluster.Local)
