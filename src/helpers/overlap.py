@@ -942,10 +942,10 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
     }
     left_out |= {b: "all models with surprisal score alike" for b in scores.index[scores.nunique(axis=1) < 2]}
     scores = scores.drop(index=list(left_out))
-    own = units.get("own_benchmarks", pd.Series("", index=units.index)).fillna("").str.split(";")
-    exclude = np.array([[b in o for b in scores.index] for o in own], dtype=bool).reshape(
-        len(units), len(scores)
-    )
+    own = units.get("own_benchmarks", pd.Series("", index=units.index)).fillna("").astype(str)
+    codes, kinds = pd.factorize(own.to_numpy(dtype=object))
+    belongs = [[b in kind.split(";") for b in scores.index] for kind in kinds]
+    exclude = np.array(belongs, dtype=bool).reshape(len(kinds), len(scores))[codes]
     return Tables(
         surprisal=surprisal[shared],
         scores=scores,

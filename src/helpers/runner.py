@@ -395,9 +395,22 @@ def run(
 
 
 def _ready(waiting: Sequence[Task], running: Iterable[Task]) -> list[Task]:
-    """Return the waiting tasks of whose inputs none is still to be written by another task, in order."""
+    """Return the waiting tasks of whose inputs none is still to be written, those that most others wait for first."""
     coming = {(t.study.name, o): t for t in [*waiting, *running] for o in t.outputs}
-    return [t for t in waiting if all(coming.get((t.study.name, i), t) is t for i in t.inputs)]
+    before = {
+        id(t): [c for i in t.inputs if (c := coming.get((t.study.name, i), t)) is not t] for t in waiting
+    }
+    chain = dict.fromkeys(before, 1)  # notebooks in the longest chain that begins with a task
+    for _ in waiting:  # as many rounds as a chain can be long; a circle, which `run` refuses, ends here too
+        longer = dict(chain)
+        for t in waiting:
+            for earlier in before[id(t)]:
+                if id(earlier) in longer:
+                    longer[id(earlier)] = max(longer[id(earlier)], chain[id(t)] + 1)
+        if longer == chain:
+            break
+        chain = longer
+    return sorted((t for t in waiting if not before[id(t)]), key=lambda t: -chain[id(t)])
 
 
 _children: set[subprocess.Popen] = set()

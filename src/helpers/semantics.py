@@ -226,8 +226,13 @@ def embed(
     texts = _refuse_empty(list(texts))
     limit = min(max_length or encoder.max_length, encoder.max_length)
     keys = [hashlib.sha256(t.encode()).hexdigest() for t in texts]
-    path = None if cache is None else Path(cache) / f"{encoder.key}-{encoder.pooling}-{limit}.safetensors"
-    known = load_file(path) if path is not None and path.exists() else {}
+    path = (
+        None if cache is None else Path(cache) / f"{encoder.key}-{encoder.pooling}-{limit}.table.safetensors"
+    )
+    known: dict[str, np.ndarray] = {}
+    if path is not None and path.exists():
+        stored = load_file(path)
+        known = dict(zip((k.tobytes().hex() for k in stored["sha256"]), stored["vectors"]))
     todo = {k: t for k, t in zip(keys, texts) if k not in known}
     names, pending = list(todo), list(todo.values())
     for batch, hidden, mask, _ in _forward(encoder, pending, batch_tokens, limit) if pending else ():
@@ -239,7 +244,9 @@ def embed(
         unit = torch.nn.functional.normalize(pooled, dim=1).numpy()
         known.update({names[i]: row.copy() for i, row in zip(batch, unit)})
     if path is not None and pending:
-        provenance.write_atomic(path, lambda t: save_file(known, t))
+        digests = np.frombuffer(bytes.fromhex("".join(known)), dtype=np.uint8).reshape(-1, 32)
+        table = {"sha256": digests, "vectors": np.stack(list(known.values()))}
+        provenance.write_atomic(path, lambda t: save_file(table, t))
     return np.stack([known[k] for k in keys]) if keys else np.zeros((0, encoder.dimension), dtype=np.float32)
 
 
@@ -369,11 +376,13 @@ def compare(
         questions, field, None if plain else n_questions, seed, formats, strip=strip and not plain
     )
     if plain:
-        result = paper(chosen.texts, encoder, resamples=resamples, seed=seed)
+        result = paper(chosen.texts, encoder, resamples=resamples, seed=seed, cache=cache)
     elif measure == "bertscore":
         result = bertscore_sets(chosen.texts, encoder, bootstraps=bootstraps, splits=splits, seed=seed)
     else:
-        points = {name: embed(texts, encoder, cache=cache) for name, texts in chosen.texts.items()}
+        vectors = embed(itertools.chain(*chosen.texts.values()), encoder, cache=cache)
+        ends = np.cumsum([len(texts) for texts in chosen.texts.values()])
+        points = dict(zip(chosen.texts, np.split(vectors, ends[:-1])))
         result = geometry.compare(points, measure, bootstraps=bootstraps, splits=splits, seed=seed)
     tokens = pd.DataFrame(
         [token_report(t[:200], encoder) for t in chosen.texts.values()], index=list(chosen.texts)
@@ -401,6 +410,7 @@ def paper(
     *,
     resamples: int = 1000,
     seed: int = 0,
+    cache: Path | str | None = None,
 ) -> Comparison:
     """Return the paper's semantic overlap (METHOD: concatenate, truncate, embed once; resample the larger).
 
@@ -409,7 +419,8 @@ def paper(
     replacement and treated alike; the value is the mean cosine. The joiner is UNKNOWN (a blank here).
 
     The encoder reads only as many questions as fit, so one resample's embedding serves every partner that has
-    at least that many questions: a benchmark costs `resamples` embeddings, not that times its partners.
+    at least that many questions: a benchmark costs `resamples` embeddings, not that times its partners. `cache`: see
+    :func:`embed`.
 
     Returns
     -------
@@ -462,7 +473,7 @@ def paper(
         first[name] = reading(name, np.arange(sizes[i]), sizes[i])
         for size in {int(min(sizes[i], sizes[j])) for j in range(len(names)) if j != i}:
             sampled[name, size] = [reading(name, order, size) for order in draws[name]]
-    vectors = embed(strings, encoder)
+    vectors = embed(strings, encoder, cache=cache)
     matrix, low, high, redrawn = (np.ones((len(names), len(names))) for _ in range(4))
     again = np.ones((min(20, resamples), len(names), len(names)))
     for i in range(len(names)):
