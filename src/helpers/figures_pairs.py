@@ -22,6 +22,7 @@ from helpers.errors import DataError
 from helpers.fragments import Figure, escape, plot_text
 
 MAX_PAIRS = 2000
+BLOCKS = 60  # rows of a matrix that is drawn in blocks: four such matrices leave a page well below 3 MiB
 MAX_ELLIPSES = 60
 MAX_ROWS = 100
 LONG_ROWS = 30  # larger matrices are downloaded as matrices: a row for each pair weighs five times as much
@@ -386,7 +387,7 @@ def matrix(
     limit: int = MAX_ROWS,
     **more: Any,
 ) -> Figure:
-    """Draw one axis' matrix in the order given; above `limit` benchmarks, blocks of neighbours are averaged.
+    """Draw one axis' matrix in the order given; above `limit` benchmarks, at most 60 blocks of neighbours.
 
     A block holds benchmarks that follow one another in the order, so a seriated matrix keeps its shape; its
     label names the first and the last, the caption says how many it holds, intervals are left out, and a
@@ -406,7 +407,7 @@ def matrix(
             )
         figure = figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, **more)
         return replace(figure, data=values.rename_axis("benchmark")) if count > LONG_ROWS else figure
-    size = math.ceil(count / limit)
+    size = math.ceil(count / min(limit, BLOCKS))
     block = np.arange(count) // size
     belongs = (block[:, None] == np.arange(block[-1] + 1)).astype(float)
     array = values.to_numpy(float)
