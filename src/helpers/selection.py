@@ -107,7 +107,8 @@ def forward_aic(
     is the candidate whose part orthogonal to the chosen ones correlates most with the residual, so candidates are
     orthogonalised against each entry (modified Gram-Schmidt, the entry itself twice) instead of refitting each.
 
-    Tie rule: criteria within 1e-9 are equal and the lowest position enters (duplicated columns: the first).
+    Tie rule: criteria within 1e-9 are equal and the lowest position enters (duplicated columns: the first). Where a fit
+    is nearly exact, rounding moves AIC by more than that, and any one of several affine copies may enter.
     A candidate is collinear, and passed over, when less than 1e-9 of its centred length is new; constant
     candidates always are. Source: METHOD, "selection" (arXiv 2509.23488); the intercept is inferred.
 
