@@ -23,6 +23,7 @@ from helpers.errors import DataError, nearest
 MIN_MODELS = 8
 COLLINEAR = 1e-9  # a candidate whose new part is smaller than this share of its variation adds no direction
 TIE = 1e-9  # criteria that differ by less are equal; the candidate of lowest position enters
+ROUNDING = 4 * np.finfo(np.float64).eps  # of one model's value, relative; n of them add up in a product
 EXACT = 1e-24  # residual share of the variance below which a fit is exact: what is left is rounding
 
 Criterion = Literal["aic", "bic", "adjusted_r2"]
@@ -107,8 +108,9 @@ def forward_aic(
     is the candidate whose part orthogonal to the chosen ones correlates most with the residual, so candidates are
     orthogonalised against each entry (modified Gram-Schmidt, the entry itself twice) instead of refitting each.
 
-    Tie rule: criteria within 1e-9 are equal and the lowest position enters (duplicated columns: the first). Where a fit
-    is nearly exact, rounding moves AIC by more than that, and any one of several affine copies may enter.
+    Tie rule: of equal criteria the lowest position enters (duplicated columns: the first). Equal means within
+    1e-9, or within what rounding of the candidate and of the residual can do to the difference; that is the larger
+    one where a fit is nearly exact, or where the new part of a candidate or of a chosen term is a small remainder.
     A candidate is collinear, and passed over, when less than 1e-9 of its centred length is new; constant
     candidates always are. Source: METHOD, "selection" (arXiv 2509.23488); the intercept is inferred.
 
@@ -482,7 +484,11 @@ class _Path:
         self.columns = np.ascontiguousarray((x - self.mean).T)  # (n_candidates, n_models), untouched
         self.new = self.columns.copy()  # the same, orthogonal to the basis
         self.size0 = np.einsum("ij,ij->i", self.new, self.new)
-        constant = self.size0 <= (1e-12) ** 2 * np.einsum("ij,ij->j", x, x)
+        self.raw = np.einsum("ij,ij->j", x, x)  # uncentred: rounding is relative to this
+        self.amplified = (
+            1.0  # worst ratio of an entry's length to its new part: how far rounding turns the basis
+        )
+        constant = self.size0 <= (1e-12) ** 2 * self.raw
         self.size0[constant] = np.inf  # never a new direction
         self.residual = y - self.level
         self.total = float(self.residual @ self.residual)
@@ -510,13 +516,17 @@ class _Path:
             along = self.new @ self.residual
             left = np.full(len(size), np.inf)
             left[able] = np.maximum(ssr - along[able] ** 2 / size[able], EXACT * self.total)
-            least = left.min()
-            entry = int(np.flatnonzero(left <= least * np.exp(TIE / n))[0])
+            least = int(left.argmin())
+            with np.errstate(divide="ignore"):
+                amplified = np.maximum(np.sqrt(self.raw / size), self.amplified)
+            slack = ROUNDING * n * ssr * amplified
+            equal = left <= left[least] * np.exp(TIE / n) + slack + slack[least]
+            entry = int(np.flatnonzero(able & equal)[0])
             value = _criterion(criterion or "aic", left[entry], self.total, n, len(self.chosen) + 1)
             if criterion is not None and not value < best - tolerance:
                 self.stopped = "criterion"
                 return self
-            best = value
+            best, self.amplified = value, amplified[entry]
             self._enter(entry)
             self.values.append(value)
             if self.ssr[-1] <= EXACT * self.total:
