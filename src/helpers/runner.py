@@ -190,6 +190,10 @@ def data_files(study: studies.Study) -> dict[str, str]:
         digests |= {
             paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()
         }
+    digests |= {
+        paths.label(p): provenance.sha256_file(p)
+        for p in sorted((paths.DATA / "traces" / study.name).rglob("*.parquet"))
+    }  # committed traces of real models
     examples = [paths.label(p) for p in sorted((paths.DATA / "examples").glob("*")) if p.is_file()]
     for name in (study.benchmarks.scores, study.benchmarks.questions, *examples):
         if name and Path(paths.ROOT / name).is_file():
