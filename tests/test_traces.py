@@ -341,8 +341,66 @@ def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch
     assert len(date) == 10
     copy = provenance.read_table(tmp_path / "copy" / "overlap" / "neural.parquet")
     pd.testing.assert_frame_equal(copy, stored)
-    with pytest.raises(errors.UnavailableError, match="recompute=True"):
+    with pytest.raises(errors.UnavailableError, match="make study STUDY=nothing"):
         atlas.thaw("nothing", tmp_path / "copy")
+
+    assert (tmp_path / "tiny" / "atlas").exists()
+    atlas.thaw("tiny", tmp_path / "tiny")
+    assert not (tmp_path / "tiny" / "atlas").exists(), "committed axes beside an atlas computed here"
+
+
+def test_a_collection_is_asked_for_once_and_goes_stale(
+    model, tokenizer, questions, tmp_path, monkeypatch, capsys
+):
+    """What ``make study`` does for studies with real models: collect, resume, and know what it has."""
+    entries = tuple(studies.ModelEntry(name=n, source="folder", id=str(tmp_path)) for n in ("one", "two"))
+    wanted = studies.Traces(models=entries, questions=10, tokens=8)
+    study = studies.load("entigraph").model_copy(update={"traces": wanted, "name": "tiny"})
+    loads = []
+
+    class Loaded:
+        def __init__(self, entry):
+            loads.append(entry.name)
+            self.model, self.tokenizer = (model if entry.name == "one" else tiny(1)), tokenizer
+
+    def prepare(study, texts=questions):
+        provenance.write_table(study.results / "questions.parquet", texts)
+
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    monkeypatch.setattr(atlas, "load_model", Loaded)
+    monkeypatch.setattr(atlas.study_files, "load", lambda name: study)
+    monkeypatch.setattr(atlas.preparation, "prepare", prepare)
+    assert "none were collected" in atlas.uncollected(study)
+    monkeypatch.setattr(atlas, "available", lambda entry: None)
+    assert atlas.main(["tiny"]) == 0 and atlas.uncollected(study) is None
+    assert loads == ["one", "two", "one", "two"], "trained models first, then their twins"
+    table = provenance.read_table(study.results / atlas.COLLECTED)
+    assert len(table) == 2 * 2 * 6 and (table["questions"] == 10).all() and (table["seconds"] >= 0).all()
+    assert "6 of 6" in capsys.readouterr().out
+    assert atlas.main(["tiny"]) == 0 and len(loads) == 4
+    assert "all traces are here" in capsys.readouterr().out
+
+    made = atlas.trace_study(study, questions, bootstraps=0, splits=3)
+    assert (made.about["read_now"], made.about["files"]) == (0, 24) and made.about["minutes"] >= 0
+
+    # a run stopped between two files goes on with the missing one
+    lost = sorted((study.results / "traces").glob("two/c2*"))[0]
+    lost.unlink()
+    (study.results / atlas.COLLECTED).unlink()
+    assert atlas.main(["tiny"]) == 0 and loads[4:] == ["two"]
+
+    monkeypatch.setattr(atlas, "available", lambda entry: f"{entry.name}: package missing")
+    assert atlas.uncollected(study) == "one: package missing"
+    fewer = study.model_copy(update={"traces": wanted.model_copy(update={"questions": 8})})
+    assert "other settings (questions)" in atlas.uncollected(fewer)
+    prepare(study, questions.assign(text=questions["text"] + " w3"))
+    assert "other questions" in atlas.uncollected(study)
+
+    def absent(study):
+        raise errors.UnavailableError("no network")
+
+    monkeypatch.setattr(atlas.preparation, "prepare", absent)
+    assert atlas.main(["tiny"]) == 0 and "no traces collected: no network" in capsys.readouterr().out
 
 
 def test_committed_atlases_are_sound():

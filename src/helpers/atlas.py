@@ -1,14 +1,18 @@
 """The traces of a study as an atlas: matrices, layers, heads, controls, agreement; numbers only.
 
 :func:`trace_study` collects (``helpers.traces``), compares and writes; :func:`thaw` copies the committed,
-dated atlas of a study whose models are too slow for every build. An atlas holds no question text and no
-hidden state of a single question.
+dated atlas of a study whose models are too slow for every build. ``python -m helpers.atlas STUDY``, part of
+``make study``, collects those here; from then on the study's pages show them. An atlas holds no question text
+and no hidden state of a single question.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +22,18 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
-from helpers import geometry, paths, provenance
-from helpers.errors import DataError, StaleArtifactError, StudyError, UnavailableError, nearest
+from helpers import geometry, paths, preparation, provenance
+from helpers import studies as study_files
+from helpers.errors import (
+    CompanionError,
+    DataError,
+    StaleArtifactError,
+    StudyError,
+    UnavailableError,
+    nearest,
+)
 from helpers.geometry import Comparison
+from helpers.models import available
 from helpers.models import load as load_model
 from helpers.questions import sample, strip_template
 from helpers.studies import ModelEntry, Study
@@ -42,6 +55,7 @@ MEASURES = {  # the first is the default of the axis, the others its controls
     "attention": ("zscored", "centroid", "centred"),
 }
 AXES = ("neural", "attention")
+COLLECTED = "traces/collected.csv"
 TABLES = ("matrices", "layers", "curve", "heads", "anisotropy", "lengths", "agreement", "agreement-models")
 
 
@@ -149,7 +163,7 @@ def measure_all(
         "settings": next(iter(first.values())).settings,
         **common,
     }
-    about["settings"] = {k: v for k, v in about["settings"].items() if k != "key"}
+    about["settings"] = {k: v for k, v in about["settings"].items() if k not in ("key", "seconds")}
     return Atlas(neural, attention, tables, about)
 
 
@@ -301,11 +315,15 @@ def frozen(study: str) -> Path:
 def thaw(study: str, folder: Path | str) -> str:
     """Copy a study's committed neural and attention axes into its artifact folder; return their date.
 
-    The copies name the committed files as inputs. Raises UnavailableError when the study has none.
+    The copies name the committed files as inputs; an atlas that an earlier run computed here is deleted, so
+    that no page mixes the two. Raises UnavailableError when the study has none.
     """
     source = frozen(study) / "overlap"
     if not (source / "neural.parquet").exists():
-        raise UnavailableError(f"study '{study}' has no committed traces; run it with recompute=True.")
+        raise UnavailableError(
+            f"study '{study}' has no committed traces; `make study STUDY={study}` collects them."
+        )
+    shutil.rmtree(Path(folder) / "atlas", ignore_errors=True)
     for path in sorted(source.glob("*.parquet")) + sorted(source.glob("*.csv")):
         table = provenance.read_table(path)
         parameters = json.loads(provenance.sidecar(path).read_text(encoding="utf-8"))["parameters"]
@@ -341,6 +359,105 @@ def study_entries(study: Study) -> tuple[ModelEntry, ...]:
     raise StudyError(f"study '{study.name}' names no trace models; add them under 'traces: models:'.")
 
 
+def collect_study(
+    study: Study,
+    questions: pd.DataFrame,
+    *,
+    results: Path | str | None = None,
+    entries: Sequence[ModelEntry] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[dict[str, dict[str, Traces]], dict[str, dict[str, Traces]], list[str]]:
+    """Collect the traces of a study's questions in its models and their untrained twins, or read them.
+
+    One file a model and benchmark, in ``<results>/traces``: a run that was stopped goes on with the first
+    missing file. Trained models come before the twins.
+
+    Returns
+    -------
+    Traces by model and benchmark; those of the untrained twins, by the same names (empty without
+    ``random_twin``); the benchmarks left out for having too few questions with text.
+    """
+    chosen, few = _texts(study, questions)
+    settings = study.traces
+    models: dict[str, dict[str, Traces]] = {}
+    twins: dict[str, dict[str, Traces]] = {}
+    for untrained in (False, True) if settings.random_twin else (False,):
+        for entry in entries or study_entries(study):
+
+            def load(entry: ModelEntry = entry, untrained: bool = untrained) -> tuple:
+                loaded = load_model(entry)
+                return (random_twin(loaded.model, 0) if untrained else loaded.model), loaded.tokenizer
+
+            (twins if untrained else models)[entry.name] = collect_all(
+                load,
+                f"{entry.name}-untrained" if untrained else entry.name,
+                chosen,
+                Path(results or study.results) / "traces",
+                identity=identity(entry),
+                tokens=settings.tokens,
+                progress=progress,
+            )
+    return models, twins, few
+
+
+def _texts(study: Study, questions: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the sampled questions of a study without their templates, and the benchmarks with too few."""
+    filled = questions["text"].map(lambda t: isinstance(t, str) and bool(t.strip()))
+    counts = questions[filled]["benchmark"].value_counts()
+    few = sorted(set(questions["benchmark"]) - set(counts.index[counts >= geometry.MINIMUM]))
+    chosen = sample(questions[filled & ~questions["benchmark"].isin(few)], study.traces.questions, study.seed)
+    return strip_template(chosen)[0], few
+
+
+def _asked(study: Study) -> dict:
+    """Return the settings that a study's traces depend on, besides its questions."""
+    entries = [e.model_dump(mode="json") for e in study_entries(study)]
+    return {
+        "models": entries,
+        "questions": study.traces.questions,
+        "tokens": study.traces.tokens,
+        "random_twin": study.traces.random_twin,
+        "seed": study.seed,
+    }
+
+
+def write_collected(study: Study, models: Mapping, twins: Mapping) -> Path:
+    """Write ``traces/collected.csv``: `model`, `twin`, `benchmark`, `questions`, `seconds` (of reading).
+
+    The file says that all traces of a study are here; notebooks declare it as an input, so that their pages
+    are made again after a collection, and only then.
+    """
+    rows = [
+        (model, twin, name, len(t.states), t.settings.get("seconds"))
+        for twin, group in ((False, models), (True, twins))
+        for model, own in group.items()
+        for name, t in own.items()
+    ]
+    table = pd.DataFrame(rows, columns=["model", "twin", "benchmark", "questions", "seconds"])
+    return provenance.write_table(
+        study.results / COLLECTED,
+        table,
+        inputs=[study.results / "questions.parquet"],
+        parameters=_asked(study),
+    )
+
+
+def uncollected(study: Study) -> str | None:
+    """Return why the real models' traces cannot be shown from files collected here, or None when they can."""
+    path = study.results / COLLECTED
+    if not path.exists():
+        return "none were collected here"
+    try:
+        provenance.read_table(path)
+    except StaleArtifactError:
+        return "those collected here were made from other questions"
+    known = json.loads(provenance.sidecar(path).read_text(encoding="utf-8"))["parameters"]
+    changed = [k for k, v in json.loads(json.dumps(_asked(study))).items() if known.get(k) != v]
+    if changed:
+        return f"those collected here were made with other settings ({', '.join(changed)})"
+    return next((reason for e in study_entries(study) if (reason := available(e))), None)
+
+
 def trace_study(
     study: Study,
     questions: pd.DataFrame,
@@ -356,43 +473,29 @@ def trace_study(
 
     Settings come from the study's section ``traces``: `models`, `questions` (a benchmark), `tokens` (the
     window), `random_twin`. Texts are stripped of the words that a benchmark's questions share at both ends.
-    Per-question traces stay in ``<results>/traces`` and a second run resumes there; the atlas is written by
-    :func:`write_atlas`.
+    Per-question traces stay in ``<results>/traces`` and a second run resumes there
+    (:func:`collect_study`); the atlas is written by :func:`write_atlas`.
 
     Returns
     -------
-    Atlas; ``about["excluded"]`` lists benchmarks left out, with reasons, and ``about["minutes"]`` the time.
+    Atlas; ``about["excluded"]`` lists benchmarks left out, with reasons, ``about["minutes"]`` the minutes that
+    the models took to read all questions, in this run or an earlier one, ``about["read_now"]`` how many of
+    the ``about["files"]`` traces were made in this run.
     """
     started = time.monotonic()
     results = Path(results or study.results)
-    entries = tuple(entries or study_entries(study))
-    settings = study.traces
-    filled = questions["text"].map(lambda t: isinstance(t, str) and bool(t.strip()))
-    counts = questions[filled]["benchmark"].value_counts()
-    few = sorted(set(questions["benchmark"]) - set(counts.index[counts >= geometry.MINIMUM]))
-    chosen = sample(questions[filled & ~questions["benchmark"].isin(few)], settings.questions, study.seed)
-    chosen, _ = strip_template(chosen)
-    models: dict[str, dict[str, Traces]] = {}
-    twins: dict[str, dict[str, Traces]] = {}
-    for entry in entries:
-        for untrained in (False, True) if settings.random_twin else (False,):
+    made: list[str] = []
 
-            def load(entry: ModelEntry = entry, untrained: bool = untrained) -> tuple:
-                loaded = load_model(entry)
-                return (random_twin(loaded.model, 0) if untrained else loaded.model), loaded.tokenizer
+    def note(line: str) -> None:
+        made.append(line)
+        if progress:
+            progress(line)
 
-            found = collect_all(
-                load,
-                f"{entry.name}-untrained" if untrained else entry.name,
-                chosen,
-                results / "traces",
-                identity=identity(entry),
-                tokens=settings.tokens,
-                progress=progress,
-            )
-            (twins if untrained else models)[entry.name] = found
+    models, twins, few = collect_study(study, questions, results=results, entries=entries, progress=note)
     atlas = measure_all(models, twins, bootstraps=bootstraps, splits=splits, seed=study.seed)
-    atlas.about["minutes"] = round((time.monotonic() - started) / 60, 2)
+    found = [t for own in (*models.values(), *twins.values()) for t in own.values()]
+    atlas.about["minutes"] = round(sum(t.settings.get("seconds", 0) for t in found) / 60, 2)
+    atlas.about["files"], atlas.about["read_now"] = len(found), len(made)
     atlas.about["excluded"] = {n: f"fewer than {geometry.MINIMUM} questions with text" for n in few}
     write_atlas(results, atlas, inputs=inputs, seconds=time.monotonic() - started)
     return atlas
@@ -418,3 +521,37 @@ def freeze(study: str, folder: Path | str) -> Path:
             seconds=known["seconds"],
         )
     return target
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Collect the real models' traces of a study, or keep its atlas as the committed one; exit status."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.atlas", description=__doc__.splitlines()[0])
+    parser.add_argument("study")
+    parser.add_argument("--freeze", action="store_true", help="copy the atlas computed here to data/traces")
+    options = parser.parse_args(arguments)
+    try:
+        study = study_files.load(options.study)
+        if options.freeze:
+            print(paths.label(freeze(study.name, study.results)))
+        elif not study.traces.models:
+            print(
+                f"{study.name} names no models under 'traces: models:'; none are to be collected beforehand."
+            )
+        elif reason := uncollected(study):
+            print(f"{study.name}: traces are collected ({reason}).", flush=True)
+            preparation.prepare(study)
+            items = provenance.read_table(study.results / "questions.parquet")
+            models, twins, _ = collect_study(study, items, progress=lambda line: print(line, flush=True))
+            print(f"All traces are here: {paths.label(write_collected(study, models, twins))}")
+        else:
+            print(f"{study.name}: all traces are here.")
+    except UnavailableError as error:  # the study's pages show committed traces, or are frozen themselves
+        print(f"{options.study}: no traces collected: {error}")
+    except CompanionError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,6 +24,7 @@ import dataclasses
 import datetime
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -486,11 +487,12 @@ def collect_all(
                 result[name] = stored
                 continue
         loaded = loaded or load()
+        began = time.perf_counter()
         traces = collect(
             *loaded, group, tokens=tokens, attention=attention, batch_tokens=batch_tokens,
             model_name=model_name, benchmark=name,
         )  # fmt: skip
-        traces.settings["key"] = key
+        traces.settings.update(key=key, seconds=round(time.perf_counter() - began, 2))
         if path is not None:
             traces.save(path)
         result[name] = traces
