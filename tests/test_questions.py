@@ -19,10 +19,14 @@ CLOSED = [
     {"question": "Is ice cold?", "choices": ["yes", "no"], "answer": "0"},
     {"question": "Is ice cold?", "choices": "yes; no", "answer": "yes"},
     {"question": "Is ice cold?", "choices": {"text": ["yes", "no"], "label": ["A", "B"]}, "answer": "A"},
-    {"doc_to_text": "Is ice cold?", "doc_to_choice": ["yes", "no"], "doc_to_target": 0},
-    {"doc": {}, "target": "0", "arguments": [["Is ice cold?", " yes"], ["Is ice cold?", " no"]]},
-    {"doc": {}, "target": 0, "arguments": {"gen_args_0": {"arg_0": "Is ice cold?", "arg_1": " yes"},
-                                           "gen_args_1": {"arg_0": "Is ice cold?", "arg_1": " no"}}},
+    {"question": "Is ice cold?", "choices": ["yes", "no"], "answer": 0, "format": "multiple choice"},
+    {"doc_to_text": "Is ice cold?", "doc_to_choice": ["yes", "no"], "doc_to_target": 0, "format": "multiple choice"},
+]  # fmt: skip
+SEEN = [
+    lambda prompt, a, b: {"doc_to_text": prompt, "doc_to_choice": [a, b], "doc_to_target": 0},
+    lambda prompt, a, b: {"doc": {}, "target": "0", "arguments": [[prompt, f" {a}"], [prompt, f" {b}"]]},
+    lambda prompt, a, b: {"doc": {}, "target": 0, "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": f" {a}"},
+                                                                "gen_args_1": {"arg_0": prompt, "arg_1": f" {b}"}}},
 ]  # fmt: skip
 
 
@@ -32,6 +36,34 @@ def test_one_question_in_every_vocabulary(record):
     assert question["prompt"] == "Is ice cold?" and question["choices"] == ["yes", "no"]
     assert question["answer"] == "yes" and question["format"] == "multiple choice"
     assert question["text"] == "Is ice cold?\nA. yes\nB. no"
+
+
+@pytest.mark.parametrize("record", SEEN)
+@pytest.mark.parametrize(
+    ("prompt", "choices", "kind"),
+    [
+        ("Is ice cold?", ("yes", "no"), "cloze"),
+        ("The north wind", ("no", "orth"), "cloze"),  # parts of words show nothing
+        ("Is ice cold? yes or no", ("yes", "no"), "multiple choice"),
+        ("Ice?\nA. cold\nB. warm\nAnswer:", ("A", "B"), "multiple choice"),
+        ("Ice?\nA. cold (very)\nB. warm\nAnswer:", ("cold (very)", "warm"), "multiple choice"),
+    ],
+)
+def test_what_the_model_saw_tells_the_format(record, prompt, choices, kind):
+    question = questions.parse(record(prompt, *choices))
+    assert (question["format"], question["text"]) == (kind, prompt)
+    assert question["choices"] == list(choices) and question["answer"] == choices[0]
+    for told in questions.FORMATS:  # whoever knows better says so
+        assert questions.parse(record(prompt, *choices) | {"format": told})["format"] == told
+
+
+def test_a_stated_format_decides_what_is_seen():
+    closed = {"question": "Ice is", "choices": ["cold", "warm"], "answer": "cold"}
+    seen = {f: questions.parse(closed | {"format": f})["text"] for f in questions.FORMATS}
+    assert seen["multiple choice"] == "Ice is\nA. cold\nB. warm" and seen["cloze"] == "Ice is"
+    assert questions.parse(closed | {"format": ""})["format"] == "multiple choice"
+    with pytest.raises(ValueError, match="field 'format' is 'close'; did you mean 'cloze'"):
+        questions.parse(closed | {"format": "close"})
 
 
 @pytest.mark.parametrize(

@@ -110,47 +110,69 @@ def new_study(name: str, folder: Path | None = None) -> Path:
 
 
 _SCAFFOLD = """\
-# A study of your own. Every key is checked: a wrong one is named together with the nearest right one.
-name: {name}
+# A study of your own. It runs as it stands, in a minute: two models of the laboratory on docstrings of numpy.
+# Change one part, type `make study STUDY={name}`, look at the pages, change the next. Every key is checked before
+# anything runs: a wrong one is named together with the nearest right one.
+name: {name}             # the file's name
 title: {name}
 description: >-
   Say in two sentences which models are measured, on which text and on which benchmarks.
 
-# The models. kind 'list' measures them here; give each a family: relatives are held out together.
-#   source: hub (id: owner/name), folder (id: a path), package (id: a Python package that ships a model), lab (id)
+# The models; they are measured here, so small ones on a laptop. Signatures need at least eight, better twenty.
+#   source  folder: `id` is a folder with config.json, *.safetensors and the tokenizer's files, as
+#             model.save_pretrained(FOLDER); tokenizer.save_pretrained(FOLDER) write them
+#           hub: `id` is owner/name (downloaded: set HF_HUB_OFFLINE=0 once); package, lab: as below
+#   family  the lineage. Relatives (sizes or checkpoints of one recipe) are held out together; without it a model
+#           counts as a lineage of its own. Intervals resample lineages where there are eight or more.
 models:
   kind: list
   entries:
     - {{name: lab-a, source: lab, id: lab-48x2-0, family: small}}
     - {{name: lab-b, source: lab, id: lab-48x2-1, family: small}}
+    # - {{name: mine-100m, source: folder, id: runs/mine-100m, family: mine}}
+    # - {{name: SmolLM2-135M, source: hub, id: HuggingFaceTB/SmolLM2-135M, family: smollm2}}
 
-# The reference text whose surprisal makes signatures.
-#   kind: files (sources: folders or files), packages (docstrings of installed packages), hub (a dataset)
+# The reference text whose surprisal makes signatures: text from the wild that nobody wrote as a test.
+#   kind: packages (docstrings of installed packages), files (sources: paths or patterns such as data/my-text/*.txt;
+#   .jsonl and .parquet hold a document a row in text_field), hub (a data set)
+# Cost grows with models x documents. 100 of numpy's docstrings are about 20,000 words: seconds
+# for a model of the laboratory, a minute or two for one of 100 million parameters on two cores (500 tokens a second).
+# `make plan STUDY={name}` estimates yours. Take more once everything runs: screening keeps the most telling percent.
 corpus:
   kind: packages
   sources: [numpy]
-  max_characters: 20000
-  unit: piece          # piece, bytes, chunk or document
+  max_documents: 100     # a random sample, always the same one
+  max_characters: 20000  # of a document
+  unit: piece            # piece (a word), bytes, chunk or document
 
-# The benchmarks. kind 'files': a score table or a folder of lm-evaluation-harness, and a file of questions.
-#   kind: none measures models on text only.
+# The benchmarks. Take kind `files` once you have scores; `none` measures the models on text only.
+#   scores     a table with columns model, benchmark, score and n_items (over how many questions; without it nobody
+#              can tell a difference from luck), one row a score; or a wide table (model, then a column a benchmark);
+#              or the output folder of lm-evaluation-harness. Model names as above.
+#   questions  JSON lines with benchmark, question, answer and, where there are options, choices and format
+#              ("cloze" if models did not see the options, else "multiple choice"). Optional; opens the semantic axis.
+#   functions  what benchmarks are for, so that pages can ask whether overlap follows function. Optional.
+# Try the files first: make check-benchmark SCORES=... QUESTIONS=... STUDY={name} OPTIONS="--benchmark NAME"
 benchmarks:
   kind: none
   # kind: files
   # scores: data/my_scores.csv
   # questions: data/my_questions.jsonl
+  # functions: {{arithmetic: [gsm8k, "*-sums"], reading: [squad]}}
 
+# window: tokens read at once, stride: how far it moves on (at most half of it). 64 is all that the laboratory's models
+# can read; take 512 and 256 for models that can read more.
 extraction: {{mode: stream, window: 64, stride: 32}}
-screening: {{ratio: 0.01}}
+screening: {{ratio: 0.01}}  # the share of words that may enter signatures; with few words take more
 overlap: {{groups: family, splits: 20}}
 
-# Which notebooks run, and what to change in their parameters cells.
+# Which notebooks run, and what to change in their parameters cells (the first cell of notebooks/<name>.md).
 notebooks:
   meet-the-study: {{}}
   extract-perplexity: {{}}
-  # select-signatures: {{}}      # these three need benchmarks and at least eight models
+  # these need benchmarks and at least eight models:
+  # select-signatures: {{}}
   # compare-overlaps: {{}}
-  # adapt-your-benchmark: {{scores_file: data/my_scores.csv, questions_file: data/my_questions.jsonl}}
 """
 
 
@@ -173,8 +195,15 @@ def write_example(
     folder = folder or EXAMPLES
     percent = table.assign(score=(100 * table["score"]).round(1))[["model", "score", "n_items"]]
     rows = [
-        {"question": p, "choices": list(map(str, c)), "answer": a if isinstance(a, str) else str(c[int(a)])}
-        for p, c, a in zip(items["prompt"], items["choices"], items["answer"], strict=True)
+        {
+            "question": p,
+            "choices": list(map(str, c)),
+            "answer": a if isinstance(a, str) else str(c[int(a)]),
+            "format": f,  # the choices alone do not say whether a model saw them
+        }
+        for p, c, a, f in zip(
+            items["prompt"], items["choices"], items["answer"], items["format"], strict=True
+        )
     ]
     lines = "".join(json.dumps(r) + "\n" for r in rows)
     targets = [folder / "my_scores.csv", folder / "my_questions.jsonl"]

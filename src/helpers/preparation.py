@@ -6,10 +6,14 @@ are question texts, ``questions.parquet`` into the study's folder (columns: CONT
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import pandas as pd
 
 from helpers import corpora, paths, provenance, questions, scores, studies
-from helpers.errors import DataError, StudyError
+from helpers.errors import DataError, StudyError, nearest
 
 MIN_MODELS = 8  # fewer cannot carry a correlation over models
 
@@ -31,6 +35,8 @@ def prepare(study: studies.Study) -> None:
         published.prepare(study)
     else:
         _prepare_list(study)
+    if provenance.stale_reason(study.results / "surprisal.parquet"):
+        _drop(study, "surprisal.parquet")  # of another corpus: extraction makes it again
 
 
 def _prepare_list(study: studies.Study) -> None:
@@ -49,6 +55,7 @@ def _prepare_list(study: studies.Study) -> None:
     corpora.prepare(study)
     provenance.write_table(study.results / "models.csv", models, parameters=settings)
     if study.benchmarks.kind == "none":
+        _drop(study, "scores.csv", "benchmarks.csv", "questions.parquet")
         return
     if not study.benchmarks.scores:
         raise StudyError(f"study '{study.name}': benchmarks.scores names no file or folder; give one.")
@@ -62,16 +69,24 @@ def _prepare_list(study: studies.Study) -> None:
     table = table[~table["benchmark"].isin(study.benchmarks.exclude)]
     if table.empty:
         raise DataError(f"{paths.label(source)}: none of its models is in study '{study.name}'.")
-    inputs = [source] if source.is_file() else [p for p in sorted(source.rglob("*.json")) if p.is_file()]
+    # a benchmark whose function nobody told is a function of its own; only questions tell a format
+    functions = _functions(study.benchmarks.functions, sorted(table["benchmark"].unique()))
+    texts = (
+        questions.read(paths.ROOT / study.benchmarks.questions)
+        if study.benchmarks.questions
+        else questions.table([], "")
+    )
+    formats = texts.groupby("benchmark")["format"].agg(lambda f: f.mode().iloc[0])
+    scored, files = _named([source] if source.is_file() else sorted(source.rglob("*.json")))
     counted = table.groupby("benchmark")["model"].nunique()
     constant = table.groupby("benchmark")["score"].nunique() < 2
     benchmarks = pd.DataFrame(
         {
             "benchmark": name,
             "title": name,
-            "function": None,
+            "function": functions.get(name, name),
             "family": None,
-            "format": None,
+            "format": formats.get(name, "unknown"),
             "n_items": table.loc[table["benchmark"] == name, "n_items"].max(),
             "chance": None,
             "usable": bool(count >= MIN_MODELS and not constant[name]),
@@ -80,8 +95,47 @@ def _prepare_list(study: studies.Study) -> None:
         }
         for name, count in counted.items()
     )  # fmt: skip
-    provenance.write_table(study.results / "scores.csv", table, inputs=inputs, parameters=settings)
-    provenance.write_table(study.results / "benchmarks.csv", benchmarks, inputs=inputs, parameters=settings)
-    if study.benchmarks.questions:
-        asked = paths.ROOT / study.benchmarks.questions
-        provenance.write_table(study.results / "questions.parquet", questions.read(asked), inputs=[asked])
+    settings |= files
+    provenance.write_table(study.results / "scores.csv", table, inputs=scored, parameters=settings)
+    provenance.write_table(study.results / "benchmarks.csv", benchmarks, inputs=scored, parameters=settings)
+    if not study.benchmarks.questions:
+        _drop(study, "questions.parquet")
+    else:
+        asked, files = _named([paths.ROOT / study.benchmarks.questions])
+        provenance.write_table(study.results / "questions.parquet", texts, inputs=asked, parameters=files)
+
+
+def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]]:
+    """Return the files of the project, and name -> sha256 of others: no record names a machine's folders."""
+    inside = [f for f in files if f.is_file() and paths.locate(paths.label(f)) == f.resolve()]
+    outside = {f"{f.parent.name}/{f.name}": provenance.sha256_file(f) for f in files if f.is_file() and f not in inside}
+    return inside, {"files": outside} if outside else {}
+
+
+def _functions(told: Mapping[str, Sequence[str]], benchmarks: Sequence[str]) -> dict[str, str]:
+    """Return benchmark -> function; StudyError for a pattern that fits nothing or a benchmark that fits twice.
+
+    >>> _functions({"code": ["py-*"]}, ["py-a", "qa"])
+    {'py-a': 'code'}
+    """
+    found: dict[str, str] = {}
+    for function, patterns in told.items():
+        for pattern in patterns:
+            fits = [b for b in benchmarks if fnmatch.fnmatchcase(b, pattern)]
+            if not fits:
+                raise StudyError(
+                    f"benchmarks.functions.{function}: no benchmark '{pattern}'; {nearest(pattern, benchmarks)}"
+                )
+            for name in fits:
+                if found.setdefault(name, function) != function:
+                    raise StudyError(
+                        f"benchmarks.functions: '{name}' is both '{found[name]}' and '{function}'; keep one."
+                    )
+    return found
+
+
+def _drop(study: studies.Study, *names: str) -> None:
+    """Remove artifacts of an earlier version of the study file: nothing may read what it no longer names."""
+    for name in names:
+        provenance.sidecar(study.results / name).unlink(missing_ok=True)
+        (study.results / name).unlink(missing_ok=True)

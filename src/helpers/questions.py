@@ -4,6 +4,11 @@ A question table has one row a question: ``benchmark``, ``question_id`` (unique 
 ``choices`` (list of strings, empty where answers are free), ``answer`` (the right choice or the expected text),
 ``format`` (one of :data:`FORMATS`) and ``text``, what a model sees: the prompt and, where they are not part of it,
 the choices, never the answer.
+
+A list of choices does not tell the format: a model may see the choices (multiple choice) or only be asked which of
+them it finds likeliest (cloze). So the first of these decides: a field ``format``; the prompt, in records that hold
+just what the model saw (the words and logs of lm-evaluation-harness): multiple choice where it shows the choices or
+asks for letters, cloze otherwise; the words of the record, where choices mean multiple choice.
 """
 
 from __future__ import annotations
@@ -23,10 +28,10 @@ import numpy as np
 import pandas as pd
 
 from helpers import paths
-from helpers.errors import DataError
+from helpers.errors import DataError, nearest
 from helpers.problems import Problem, refuse
 
-FORMATS = ("multiple choice", "schema", "language modeling", "generation", "code")
+FORMATS = ("multiple choice", "cloze", "schema", "language modeling", "generation", "code")
 COLUMNS = ("benchmark", "question_id", "prompt", "choices", "answer", "format", "text")
 MAX_BYTES = 512 * 2**20
 
@@ -62,6 +67,8 @@ def _has_word(choice: str, prompt: str) -> bool:
 def parse(row: Mapping[str, Any]) -> Question:
     """Return one question from a record in any known vocabulary; ValueError says what is missing or wrong.
 
+    A field ``format`` (one of :data:`FORMATS`) overrules what the vocabulary says.
+
     Known: llm-foundry (``query, choices, gold``; ``context_options, continuation, gold``;
     ``context, continuation``; ``context, answer``; ``task_id, prompt, canonical_solution``), the simple words
     ``question, choices, answer``, lm-evaluation-harness words (``doc_to_text, doc_to_choice, doc_to_target``) and
@@ -70,9 +77,23 @@ def parse(row: Mapping[str, Any]) -> Question:
     >>> q = parse({"question": "Is ice cold?", "choices": ["yes", "no"], "answer": 0})
     >>> q["answer"], q["format"]
     ('yes', 'multiple choice')
+    >>> parse({"question": "Ice is", "choices": ["cold", "warm"], "answer": 0, "format": "cloze"})["text"]
+    'Ice is'
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"expected an object with named fields, found {type(row).__name__}")
+    question = _parse(row)
+    if row.get("format") not in (None, ""):
+        told = row["format"]
+        if told not in FORMATS:
+            raise ValueError(f"field 'format' is {_short(told)}; {nearest(str(told), FORMATS)}")
+        shown = question["choices"] if told == "multiple choice" else ()
+        text = question["text"] if told == "schema" else render(question["prompt"], shown)
+        question |= {"format": told, "text": text or question["text"]}
+    return question
+
+
+def _parse(row: Mapping[str, Any]) -> Question:
     keys = set(row)
     if {"context_options", "continuation"} <= keys:
         options = _strings(row["context_options"], "context_options")
@@ -104,7 +125,8 @@ def parse(row: Mapping[str, Any]) -> Question:
             if answer_key not in keys:
                 raise ValueError(f"field '{answer_key}' is missing (fields here: {', '.join(sorted(keys))})")
             if choices_key in keys and row[choices_key] not in (None, [], ""):
-                return _closed(_string(row, prompt_key), row[choices_key], row[answer_key], answer_key)
+                question = _closed(_string(row, prompt_key), row[choices_key], row[answer_key], answer_key)
+                return _as_seen(question) if prompt_key == "doc_to_text" else question
             prompt = _string(row, prompt_key)
             return _question(prompt, [], _string(row, answer_key, empty=True), "generation", prompt.strip())
     raise ValueError(
@@ -122,6 +144,14 @@ def _closed(prompt: str, choices: Any, gold: Any, field: str) -> Question:
     return _question(prompt, options, _pick(gold, options, field), "multiple choice", render(prompt, options))
 
 
+def _as_seen(question: Question) -> Question:
+    """Return a question whose prompt is all that the model saw: the format follows from whether it shows the choices."""
+    prompt, choices = question["prompt"], [c.strip() for c in question["choices"]]
+    letters = all(len(c) == 1 and c.isupper() for c in choices)
+    shown = letters or all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", prompt) for c in choices)
+    return question | {"format": "multiple choice" if shown else "cloze", "text": prompt.strip()}
+
+
 def _sample_log(row: Mapping[str, Any]) -> Question:
     """Read one line of a harness sample log; `arguments` has one (context, continuation) a choice."""
     arguments = row["arguments"]
@@ -135,9 +165,10 @@ def _sample_log(row: Mapping[str, Any]) -> Question:
     if len(arguments) > 1 and all(len(a) > 1 and isinstance(a[1], str) for a in arguments):
         contexts = {a[0] for a in arguments}
         choices = [a[1].strip() if len(contexts) == 1 else f"{a[0]} {a[1].strip()}" for a in arguments]
-        kind = "multiple choice" if len(contexts) == 1 else "schema"
         answer = _pick(row.get("target"), choices, "target")
-        return _question(prompt, choices, answer, kind, render(prompt if len(contexts) == 1 else "", choices))
+        if len(contexts) == 1:
+            return _as_seen(_question(prompt, choices, answer, "", ""))
+        return _question(prompt, choices, answer, "schema", render("", choices))
     return _question(prompt, [], str(row.get("target", "")), "generation", prompt.strip())
 
 

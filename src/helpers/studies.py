@@ -78,6 +78,9 @@ class Benchmarks(Settings):
     questions: str | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    functions: dict[str, tuple[str, ...]] = Field(
+        {}, description="files: what benchmarks are for -> their names, * for any letters; others stand alone"
+    )
 
 
 class Extraction(Settings):
