@@ -113,6 +113,20 @@ def test_bertscore_agrees_with_torchmetrics(encoder):
     np.testing.assert_allclose(found, oracle["f1"].numpy(), atol=1e-4)
 
 
+def test_bertscore_of_single_words_stays_between_no_match_and_equality(encoder):
+    """Cosines of single words can be negative; a precision and a recall that cancel must not make F1 explode."""
+    words = ["bird", "raven", "snake", "the past tense of see is", "] today they break and yesterday they"]
+    words += ["drove / came / broke / saw ]", "grew / saw / sang / caught ]", "=>", "7", "circle"]
+    found = semantics.bertscore(words, words, encoder)
+    assert found.min() >= 0 and found.max() <= 1 + 1e-5
+    apart = found[~np.eye(len(words), dtype=bool)]
+    assert (apart == 0).any(), "no pair here has a negative match: the case is not tested"
+    sets = semantics.compare(
+        frame(one=words[:5], two=words[5:]), encoder, "bertscore", bootstraps=0, splits=0
+    )
+    assert abs(sets.settings["baseline"]) < 1
+
+
 def test_bertscore_of_sets_is_rescaled_by_unrelated_questions(encoder):
     result = semantics.compare(frame(**TOPICS), encoder, "bertscore", bootstraps=10, splits=5)
     assert abs(geometry.upper(result.matrix).mean()) < 0.05  # the baseline is that mean

@@ -514,8 +514,10 @@ def bertscore(
     """Return BERTScore F1 of every text of `first` with every text of `second`, (n_first, n_second) float32.
 
     ``P = mean over tokens x of one text of max over tokens y of the other of cos(x, y)``, R the same with the
-    texts exchanged, ``F1 = 2 P R / (P + R)``; last layer, special tokens left out, no idf weights. With a
-    `baseline` b the result is ``(F1 - b) / (1 - b)``. Zhang et al. (2020), ICLR.
+    texts exchanged, ``F1 = 2 P R / (P + R)``; last layer, special tokens left out, no idf weights. A negative P
+    or R (one word against another, with encoders of sentences) counts as 0, no match: the harmonic mean has
+    no meaning below zero and no bound near it. With a `baseline` b the result is ``(F1 - b) / (1 - b)``.
+    Zhang et al. (2020), ICLR.
 
     >>> bool(bertscore(["a cat"], ["a cat"])[0, 0] > 0.999)
     True
@@ -523,8 +525,8 @@ def bertscore(
     encoder = _encoder(encoder)
     first, second = _refuse_empty(first), _refuse_empty(second)
     states = [_token_states(part, encoder, max_length) for part in (first, second)]
-    precision = _best_match(states[0], states[1])
-    recall = _best_match(states[1], states[0]).T
+    precision = np.maximum(_best_match(states[0], states[1]), 0)
+    recall = np.maximum(_best_match(states[1], states[0]).T, 0)
     score = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return score if baseline is None else (score - baseline) / (1 - baseline)
 
