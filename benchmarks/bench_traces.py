@@ -32,6 +32,7 @@ import json, resource, sys, time
 import numpy as np, pandas as pd, torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tokenizers import Tokenizer, models, pre_tokenizers
+from helpers import traces
 torch.set_num_threads(1)
 torch.manual_seed(0)
 words = {f"w{i}": i + 3 for i in range(997)} | {"<unk>": 0, "<s>": 1, "</s>": 2}
@@ -60,7 +61,6 @@ first = np.stack([h[:, :, 1:, 0].mean(-1).numpy() for h in heads])
 """
 
 HOOKS = """
-from helpers import traces
 found = traces.collect(model, tokenizer, pd.DataFrame({"text": texts}), tokens=TOKENS)
 mean = np.stack([found.vectors(i) for i in range(found.layers + 1)], 1)
 first = found.attention[..., 2]

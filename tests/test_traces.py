@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from helpers import atlas, errors, geometry, paths, provenance, studies, traces
+from helpers import questions as question_tables
 
 WORDS = [f"w{i}" for i in range(60)]
 
@@ -151,6 +152,45 @@ def test_mixed_languages_and_markup_are_text(tiny):
 def test_an_empty_question_is_named(model, tokenizer, bad):
     with pytest.raises(errors.DataError, match="'b', question 1"):
         traces.collect(model, tokenizer, pd.DataFrame({"text": ["w1", bad]}), benchmark="b")
+
+
+def test_what_cannot_be_traced_is_named(model, tokenizer, monkeypatch):
+    """Tokenizers without offsets or first token, texts without a token, models built otherwise: which, and what to do."""
+    text = pd.DataFrame({"text": ["w1 w2"]})
+    with pytest.raises(errors.DataError, match="'b' has no questions"):
+        traces.collect(model, tokenizer, text[:0], benchmark="b")
+    with monkeypatch.context() as patch, pytest.raises(errors.ModelError, match="fast tokenizer is needed"):
+        patch.setattr(type(tokenizer), "is_fast", False)
+        traces.collect(model, tokenizer, text)
+    silent = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
+    with pytest.raises(errors.ModelError, match="neither a beginning- nor an end-of-sequence"):
+        traces.collect(model, silent, text)
+    assert traces.collect(model, silent, text, first_token=1).settings["first_token"] == 1
+    with pytest.raises(errors.DataError, match="'b', question 1.*makes no token"):
+        odd = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "w1": 3}, unk_token="<unk>"))
+        odd.pre_tokenizer = pre_tokenizers.Split("?", "removed")
+        odd = PreTrainedTokenizerFast(tokenizer_object=odd, unk_token="<unk>", bos_token="<s>")
+        traces.collect(model, odd, pd.DataFrame({"text": ["w1", "?"]}), benchmark="b")
+    with monkeypatch.context() as patch, pytest.raises(errors.ModelError, match="no list of 7 layers"):
+        patch.setattr(model.config, "num_hidden_layers", 7)
+        traces.collect(model, tokenizer, text)
+    other = tiny()
+    for layer in other.model.layers:  # a layer that mixes tokens by another way than attention
+        layer.self_attn = torch.nn.Identity()
+    with pytest.raises(errors.ModelError, match="no attention module: collect with attention=False"):
+        traces.collect(other, tokenizer, text)
+
+
+def test_one_question_in_two_benchmarks_is_reported_and_leaves_the_others_alone(model, tokenizer, questions):
+    copied = questions.copy()
+    source = copied.loc[copied["benchmark"] == "a1", "text"].tolist()
+    copied.loc[copied["benchmark"] == "b1", "text"] = source
+    assert question_tables.repeated(copied) == {"b1": "a1"}
+    assert not question_tables.repeated(questions)
+    found = traces.similarity(
+        traces.collect_all(lambda: (model, tokenizer), "m", copied, tokens=8), bootstraps=0, splits=0
+    )
+    assert found.matrix.loc["a1", "b1"] == pytest.approx(1, abs=1e-4)
 
 
 def test_attention_on_choices(model, tokenizer):

@@ -275,6 +275,34 @@ def separation(
     return pd.DataFrame(rows)
 
 
+def by_depth(
+    table: pd.DataFrame, values: Sequence[str], by: str | None = None, most: int = 3
+) -> pd.DataFrame:
+    """Return a table of layers with `depth` (0: embedding, 1: last layer) and `series`, ready to be drawn.
+
+    Up to `most` models keep a series each. More are averaged, trained and untrained apart, and since their
+    layers then lie at different depths, everything between embedding and last layer is averaged at 0.5.
+
+    Parameters
+    ----------
+    table : `model`, `twin`, `layer` (0: embedding), the columns `values`, and `by`, which also splits series.
+
+    >>> rows = [(m, False, k, k / d) for m, d in (("a", 2), ("b", 4)) for k in range(d + 1)]
+    >>> table = pd.DataFrame(rows, columns=["model", "twin", "layer", "value"])
+    >>> by_depth(table, ["value"], most=1)[["series", "depth", "value"]].values.tolist()
+    [['trained', 0.0, 0.0], ['trained', 0.5, 0.5], ['trained', 1.0, 1.0]]
+    """
+    table = table.assign(depth=table["layer"] / table.groupby("model")["layer"].transform("max"))
+    untrained = pd.Series(np.where(table["twin"], " (untrained)", ""), table.index)
+    if table["model"].nunique() <= most:
+        prefix = "" if by is None else table[by] + ", "
+        return table.assign(series=prefix + table["model"] + untrained).sort_values("depth", kind="stable")
+    table["depth"] = np.ceil(table["depth"]) / 2 + np.floor(table["depth"]) / 2
+    table["series"] = np.where(table["twin"], "untrained", "trained") if by is None else table[by] + untrained
+    keys = ["series", "twin", "depth", *([by] if by else [])]
+    return table.groupby(keys, as_index=False)[list(values)].mean().sort_values("depth", kind="stable")
+
+
 def write_atlas(folder: Path | str, atlas: Atlas, **provenance_arguments) -> None:
     """Write an atlas: ``overlap/neural.*``, ``overlap/attention.*`` and ``atlas/<table>.parquet``."""
     arguments = {

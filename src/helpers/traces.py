@@ -236,12 +236,14 @@ def attention_statistics(weights: torch.Tensor, mask: torch.Tensor, choices: tor
     """
     queries = mask.float()[:, None]  # (b, 1, t)
     count = queries.sum(-1)
-    first = weights[..., 0]
-    rest = weights[..., 1:] / weights[..., 1:].sum(-1, keepdim=True).clamp_min(1e-12)
-    entropy = torch.special.entr(rest).sum(-1)
+    first, rest = weights[..., 0], weights[..., 1:]
+    # sums over the unnormalised rest: one temporary of the size of the weights instead of four
+    mass = rest.sum(-1)
+    shared = mass.clamp_min(1e-12)
+    entropy = torch.where(mass > 1e-12, torch.special.entr(rest).sum(-1) / shared + shared.log(), 0.0)
     position = torch.arange(weights.shape[-1], dtype=weights.dtype, device=weights.device)
-    distance = position - (rest * position[1:]).sum(-1)
-    on_choices = (weights * choices.float()[:, None, None]).sum(-1)
+    distance = position - rest @ position[1:] / shared
+    on_choices = (weights @ choices.to(weights.dtype)[:, None, :, None]).squeeze(-1)
     result = torch.stack([entropy, distance, first, 1 - first - on_choices, on_choices], -1)
     mean = (result * queries[..., None]).sum(2) / count[..., None]
     mean[~choices.bool().any(1), :, -1] = float("nan")
