@@ -1,6 +1,7 @@
 """A reader's own benchmark: what is wrong with files is said, what is right is placed where it belongs."""
 
 import json
+import re
 
 import nbformat
 import numpy as np
@@ -286,7 +287,7 @@ def test_everything_is_said_at_once(tables, tmp_path):
 
 def test_a_sound_table_says_little(tables, tmp_path):
     path = tmp_path / "s.csv"
-    path.write_text(GOOD.replace("model,mine", "model,mine").replace("\n", "\n"))
+    path.write_text(GOOD)
     submission = check(tables, path)
     assert submission.sound and submission.name == "mine" and list(submission.scores.index) == MODELS
     submission = check(tables, path, benchmark="renamed", lower_is_better=True)
@@ -338,6 +339,25 @@ def test_what_cannot_be_judged_is_not_guessed(tables, tmp_path):
     flags = placed.flags.set_index("flag")["raised"]
     assert flags["too noisy"] is None and flags["format-driven"] is None
     assert set(placement.plan(placed, submission)["items"]) == {1}
+
+
+@pytest.mark.parametrize("told", ["cloze", "multiple choice"])
+def test_the_format_flag_compares_with_the_format_of_the_questions(tables, tmp_path, told):
+    import dataclasses
+
+    formats = ["cloze"] * 4 + ["multiple choice"] * 4
+    split = dataclasses.replace(tables, benchmarks=tables.benchmarks.assign(format=formats))
+    (tmp_path / "s.csv").write_text(table(tables.all_scores.loc["b1"]))
+    asked = [
+        QUESTION | {"question": f"Is item {i} cold?", "answer": i % 2, "format": told} for i in range(40)
+    ]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in asked))
+    submission = check(split, tmp_path / "s.csv", tmp_path / "q.jsonl")
+    flags = placement.place(studies.load("lab"), submission, split, bootstraps=50, splits=2).flags
+    flag = flags.set_index("flag").loc["format-driven"]
+    assert f"goes with '{told}' benchmarks" in flag["evidence"]
+    own, others = (float(x) for x in re.findall(r" at (-?\d\.\d\d)", flag["evidence"]))
+    assert (own > others + 0.5) if told == "cloze" else (own < others - 0.5)
 
 
 def test_the_new_name_does_not_hide_a_known_one(tables, tmp_path):
@@ -513,7 +533,8 @@ def test_shipped_example_is_sound_and_says_where_it_came_from(tmp_path):
     frame = pd.read_csv(folder / "my_scores.csv")
     assert list(frame.columns) == ["model", "score", "n_items"] and len(frame) >= 20
     rows = [json.loads(r) for r in (folder / "my_questions.jsonl").read_text().splitlines()]
-    assert len(rows) == 100 and set(rows[0]) == {"question", "choices", "answer"}
+    assert len(rows) == 100 and {tuple(r) for r in rows} == {("question", "choices", "answer", "format")}
+    assert {r["format"] for r in rows} == {"cloze"}, "the laboratory's models never saw these choices"
     with pytest.warns(scores.ScoreNote, match="percent"):
         assert scores.read(folder / "my_scores.csv")["score"].between(0, 1).all()
 

@@ -516,23 +516,29 @@ def _telling_units(submission: Submission, tables: overlap.Tables, count: int = 
     return pd.concat([frame.head(count), frame.tail(count)]).drop_duplicates("unit_id").reset_index(drop=True)
 
 
-def _semantic(own, study, submission, tables, seed, missing):
+def _questions(own, study, submission, tables) -> pd.DataFrame | str:
+    """Return the new questions (benchmark `own`) and the known ones in one table, or why there is none."""
     if submission.questions is None:
-        missing["semantic"] = "no questions were given"
-        return None
+        return "no questions were given"
     path = study.results / "questions.parquet"
     if not path.exists():
-        missing["semantic"] = "the study has no question texts"
-        return None
+        return "the study has no question texts"
     known = provenance.read_table(path)
     known = known[known["benchmark"].isin(tables.all_scores.index)]
     if known.empty:
-        missing["semantic"] = "no usable benchmark of the study has question texts"
-        return None
+        return "no usable benchmark of the study has question texts"
     mine = submission.questions.assign(benchmark=own)
+    return pd.concat([mine, known[mine.columns]], ignore_index=True)
+
+
+def _semantic(own, study, submission, tables, seed, missing):
+    asked = _questions(own, study, submission, tables)
+    if isinstance(asked, str):
+        missing["semantic"] = asked
+        return None
     try:
         result = semantics.compare(
-            pd.concat([mine, known[mine.columns]], ignore_index=True), study.semantics.encoder,
+            asked, study.semantics.encoder,
             n_questions=study.semantics.questions, seed=seed, cache=paths.CACHE / "embeddings",
         )  # fmt: skip
     except CompanionError as error:
@@ -547,12 +553,9 @@ def _semantic(own, study, submission, tables, seed, missing):
 
 def _neural(own, study, submission, tables, seed, missing):
     """Compare hidden states on the new questions with those on the known ones, in the study's trace models."""
-    if submission.questions is None:
-        missing["neural"] = "no questions were given"
-        return None
-    path = study.results / "questions.parquet"
-    if not path.exists():
-        missing["neural"] = "the study has no question texts"
+    asked = _questions(own, study, submission, tables)
+    if isinstance(asked, str):
+        missing["neural"] = asked
         return None
     if study.models.kind == "table":
         missing["neural"] = (
@@ -567,16 +570,11 @@ def _neural(own, study, submission, tables, seed, missing):
     if absent:
         missing["neural"] = f"its trace models are not all here: {absent[0]}"
         return None
-    known = provenance.read_table(path)
-    known = known[known["benchmark"].isin(tables.all_scores.index)]
-    if known.empty or len(submission.questions) < geometry.MINIMUM:
-        missing["neural"] = (
-            "no usable benchmark of the study has question texts" if known.empty
-            else f"{len(submission.questions)} questions, {geometry.MINIMUM} are needed"
-        )  # fmt: skip
+    if len(submission.questions) < geometry.MINIMUM:
+        missing["neural"] = f"{len(submission.questions)} questions, {geometry.MINIMUM} are needed"
         return None
-    mine = submission.questions.assign(benchmark=own)
-    asked, _ = questions.strip_template(questions.sample(pd.concat([mine, known[mine.columns]]), study.traces.questions, study.seed))  # fmt: skip
+    drawn = questions.sample(asked, study.traces.questions, study.seed)
+    asked, _ = questions.strip_template(drawn)
     own_rows = asked["benchmark"] == own
     found: dict[str, dict] = {}
     try:
