@@ -81,3 +81,22 @@ def test_the_scaffold_is_prepared_as_it_stands_and_stays_small(tmp_path, monkeyp
     preparation.prepare(study)
     units = provenance.read_table(study.results / "units.parquet")
     assert 5_000 < len(units) < 40_000, "a first run must take a minute, not a quarter of an hour"
+
+
+def test_sizes_are_stated_or_counted(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
+    path = tiny.study(models=1)
+    content = json.loads(path.read_text())
+    folder = content["models"]["entries"][0] | {"family": "a"}
+    content["models"]["entries"] = [
+        folder,
+        {"name": "stated", "source": "hub", "id": "no/such", "parameters": 0.5},
+        {"name": "lab", "source": "lab", "id": "lab-48x2-0"},
+        {"name": "unknown", "source": "hub", "id": "no/such"},
+    ]
+    path.write_text(json.dumps(content))
+    study = studies.load(path)
+    preparation.prepare(study)
+    sizes = provenance.read_table(study.results / "models.csv").set_index("model")["parameters"]
+    assert sizes["m0"] == sum(p.numel() for p in tiny.model(0).parameters())
+    assert sizes["stated"] == 5e8 and 1e4 < sizes["lab"] < 1e6 and pd.isna(sizes["unknown"])

@@ -122,6 +122,7 @@ description: >-
 #   source  folder: `id` is a folder with config.json, *.safetensors and the tokenizer's files, as
 #             model.save_pretrained(FOLDER); tokenizer.save_pretrained(FOLDER) write them
 #           hub: `id` is owner/name (downloaded: set HF_HUB_OFFLINE=0 once); package, lab: as below
+#   parameters  billions, where no folder is here to count them; the maps hold size constant
 #   family  the lineage. Relatives (sizes or checkpoints of one recipe) are held out together; without it a model
 #           counts as a lineage of its own. Intervals resample lineages where there are eight or more.
 models:
@@ -130,7 +131,7 @@ models:
     - {{name: lab-a, source: lab, id: lab-48x2-0, family: small}}
     - {{name: lab-b, source: lab, id: lab-48x2-1, family: small}}
     # - {{name: mine-100m, source: folder, id: runs/mine-100m, family: mine}}
-    # - {{name: SmolLM2-135M, source: hub, id: HuggingFaceTB/SmolLM2-135M, family: smollm2}}
+    # - {{name: SmolLM2-135M, source: hub, id: HuggingFaceTB/SmolLM2-135M, family: smollm2, parameters: 0.135}}
 
 # The reference text whose surprisal makes signatures: text from the wild that nobody wrote as a test.
 #   kind: packages (docstrings of installed packages), files (sources: paths or patterns such as data/my-text/*.txt;

@@ -7,10 +7,13 @@ are question texts, ``questions.parquet`` into the study's folder (columns: CONT
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from safetensors import safe_open
 
 from helpers import corpora, paths, provenance, questions, scores, studies
 from helpers.errors import DataError, StudyError, nearest
@@ -46,12 +49,15 @@ def _prepare_list(study: studies.Study) -> None:
         {
             "model": e.name,
             "family": e.family or e.name,
+            "parameters": _parameters(e),
             "source": e.source,
             "id": e.id,
             "revision": e.revision,
         }
         for e in study.models.entries
     )
+    if models["parameters"].isna().all():
+        del models["parameters"]
     corpora.prepare(study)
     provenance.write_table(study.results / "models.csv", models, parameters=settings)
     if study.benchmarks.kind == "none":
@@ -114,6 +120,22 @@ def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]
         if f.is_file() and f not in inside
     }
     return inside, {"files": outside} if outside else {}
+
+
+def _parameters(entry: studies.ModelEntry) -> float:
+    """Return the number of parameters that the study states or that the weights here have; NaN where neither tells."""
+    if entry.parameters:
+        return entry.parameters * 1e9
+    if entry.source == "lab":
+        from helpers import lab  # as above
+
+        sizes = lab.models_table().set_index("model")["parameters"]
+        return float(sizes.get(entry.id, np.nan))
+    count = 0
+    for file in (paths.ROOT / entry.id).glob("*.safetensors") if entry.source == "folder" else ():
+        with safe_open(file, framework="numpy") as weights:
+            count += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())
+    return float(count) or np.nan
 
 
 def _functions(told: Mapping[str, Sequence[str]], benchmarks: Sequence[str]) -> dict[str, str]:
