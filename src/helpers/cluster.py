@@ -32,7 +32,8 @@ def pool(workers: int | None = None, scheduler: str | None = None) -> Iterator[L
 
     ``DASK_SCHEDULER_ADDRESS``, else `scheduler`, names a Dask scheduler; without either there are `workers`
     local processes (default: one a core; 1 runs in this process). Both have ``size`` (workers at the start)
-    and ``run(function, tasks)``.
+    and ``run(function, tasks, preload=())``; `preload` names modules that every task needs and that are slow to
+    import.
 
     Raises UnavailableError when the scheduler cannot be reached or Dask is not installed.
 
@@ -66,7 +67,9 @@ class Local:
     def __init__(self, size: int):
         self.size = size
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, function: Callable[..., Any], tasks: Sequence[tuple], preload: Sequence[str] = ()
+    ) -> Iterator[tuple[int, Any]]:
         """Yield (number of the task, result) as tasks finish. The first error stops the run and is raised."""
         if self.size == 1 or len(tasks) < 2:
             for number, task in enumerate(tasks):
@@ -74,8 +77,10 @@ class Local:
             return
         method = "spawn" if sys.platform == "win32" else "forkserver"
         context = multiprocessing.get_context(method)
-        if method == "forkserver":  # imports torch once, in a process without threads, and forks from there
-            context.set_forkserver_preload([function.__module__])
+        if (
+            method == "forkserver"
+        ):  # imports once, in a process that has computed nothing, and forks from there
+            context.set_forkserver_preload([function.__module__, *preload])
         waiting = dict(enumerate(tasks))
         for attempt in range(1, ATTEMPTS + 1):
             executor = concurrent.futures.ProcessPoolExecutor(
@@ -108,8 +113,13 @@ class Dask:
         self.size = sum(w["nthreads"] for w in known)
         self.resources = {"GPU": 1} if any("GPU" in (w.get("resources") or {}) for w in known) else None
 
-    def run(self, function: Callable[..., Any], tasks: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Yield (number of the task, result) as tasks finish; a lost worker's tasks go to the others."""
+    def run(
+        self, function: Callable[..., Any], tasks: Sequence[tuple], preload: Sequence[str] = ()
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the task, result) as tasks finish; a lost worker's tasks go to the others.
+
+        Workers of a cluster import once by themselves; `preload` is not used.
+        """
         from distributed import as_completed
 
         options = {"pure": False, "retries": 0}

@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from helpers import alignment, cluster, corpora, paths, provenance, studies
-from helpers.errors import DataError, ModelError, StudyError
+from helpers.errors import DataError, ModelError, StudyError, UnavailableError
 
 CODE = tuple(paths.SOURCE / f"{name}.py" for name in ("alignment", "perplexity", "extraction"))
+PRELOAD = ("helpers.models", "transformers.modeling_utils")  # six seconds to import, once for all workers
 _loaded: dict[str, Any] = {}  # the last model of this process: a worker loads each model once
 _tokenized: dict[tuple, list] = {}  # models of one family share their tokenizer's work
 
@@ -115,25 +116,36 @@ def measure(
     settings: studies.Extraction,
     block: Block,
     threads: int | None = None,
-) -> tuple[np.ndarray, int, float]:
-    """Return (nats per unit of the block as float32, tokens scored, seconds). Runs in a worker.
+) -> tuple[np.ndarray, dict[str, Any], float]:
+    """Return (nats per unit of the block as float32, facts, seconds). Runs in a worker.
 
-    The model is loaded once per process and kept until another one (or the same one with another fingerprint
-    `mark`) is asked for.
+    `facts` are `tokens`, the number scored, and `products`, how factors were multiplied: ``exact``, or what
+    ``precision: fast`` means on this worker. The model is loaded once per process and kept until another one (or the
+    same one with another fingerprint `mark`) is asked for.
+
+    Raises UnavailableError where ``precision: fast`` would be no faster, so that nobody takes exact numbers for fast.
     """
     import torch
 
-    from helpers import models
+    from helpers import models, perplexity
 
     if threads:
         torch.set_num_threads(threads)
+    products = settings.precision
+    if products == "fast":
+        products = perplexity.fast_products("cuda" if torch.cuda.is_available() else "cpu")
+        if products == "float32":
+            raise UnavailableError(
+                "extraction.precision is 'fast', but this processor multiplies neither bfloat16 (AVX-512 or AMX) nor "
+                "TF32: it would gain nothing. Leave the key out, or run where such instructions are."
+            )
     key = entry.model_dump_json() + mark
     if key not in _loaded:
         _loaded.clear()
         _loaded[key] = models.load(entry)
     began = time.perf_counter()
     values, tokens = _score(_loaded[key], settings, block)
-    return values, tokens, time.perf_counter() - began
+    return values, {"tokens": tokens, "products": products}, time.perf_counter() - began
 
 
 def _score(loaded: Any, settings: studies.Extraction, block: Block) -> tuple[np.ndarray, int]:
@@ -150,6 +162,7 @@ def _score(loaded: Any, settings: studies.Extraction, block: Block) -> tuple[np.
                 context_pieces=settings.context_pieces,
                 batch_tokens=settings.batch_tokens,
                 name=f"document '{name}'",
+                precision=settings.precision,
             )
             rows.append(found["last"])
             tokens += int(found["tokens"].sum())
@@ -178,6 +191,7 @@ def _score(loaded: Any, settings: studies.Extraction, block: Block) -> tuple[np.
         stride=settings.stride,
         names=[f"document '{name}'" for name in block.names],
         offsets=offsets,
+        precision=settings.precision,
     )
     rows = [alignment.attribute(e, v, w) for e, v, w in zip(exact, scored, wanted) if len(w)]
     return np.concatenate(rows or [np.zeros(0)]).astype(np.float32), sum(map(len, ids))
@@ -195,7 +209,8 @@ def extract(
 
     Finished shards are kept when their checksum and everything they depend on agree; damaged, outdated and
     missing ones are computed. After a kill at any moment, calling it again gives the same matrix, bit for bit
-    (for the same number of threads a worker). One extraction of a study runs at a time.
+    (for the same number of threads a worker). One extraction of a study runs at a time. Exact and fast shards
+    (``extraction.precision``) never enter one matrix, nor do fast ones of different kinds of processors.
 
     Returns
     -------
@@ -238,14 +253,14 @@ def extract(
         shared = "OMP_NUM_THREADS" not in os.environ and isinstance(pool, cluster.Local)
         threads = max(1, cluster.cores() // pool.size) if shared else None
         tasks = [(wanted[m], marks[m], study.extraction, pieces[b], threads) for m, b in todo]
-        bar = tqdm(pool.run(measure, tasks), total=len(tasks), desc="shards", disable=None)
-        for number, (values, tokens, seconds) in bar:
+        running = pool.run(measure, tasks, preload=PRELOAD)
+        for number, (values, facts, seconds) in tqdm(running, total=len(tasks), desc="shards", disable=None):
             m, b = todo[number]
             if len(values) != pieces[b].size:
                 raise ModelError(
                     f"{wanted[m].name}: {len(values)} values for {pieces[b].size} units in block {b}."
                 )
-            _write_shard(shard_path(study, wanted[m].name, b), values, tokens, plan[m, b], seconds)
+            _write_shard(shard_path(study, wanted[m].name, b), values, facts, plan[m, b], seconds)
     _assemble(study, wanted, pieces, stamp)
     return _report(study, wanted, pieces, todo, redone)
 
@@ -288,8 +303,9 @@ def _stamp(study: studies.Study) -> dict[str, Any]:
     return {"extraction": settings, "engine": provenance.content_key(code, provenance.versions())}
 
 
-def _write_shard(path: Path, values: np.ndarray, tokens: int, parameters: dict, seconds: float) -> None:
-    table = pa.table({"nats": pa.array(values, pa.float32())}, metadata={"tokens": str(tokens)})
+def _write_shard(path: Path, values: np.ndarray, facts: dict, parameters: dict, seconds: float) -> None:
+    known = {key: str(value) for key, value in facts.items()}
+    table = pa.table({"nats": pa.array(values, pa.float32())}, metadata=known)
     provenance.sidecar(path).unlink(missing_ok=True)
     provenance.write_atomic(path, lambda t: pq.write_table(table, t, compression="zstd"))
     provenance.record(path, parameters=parameters, seconds=seconds)
@@ -302,6 +318,13 @@ def _assemble(
     units = study.results / "units.parquet"
     index = pq.read_table(units, columns=["unit_id"]).column(0).to_numpy()
     names = [e.name for e in wanted]
+    shards = [shard_path(study, name, b.number) for name in names for b in pieces]
+    products = sorted({pq.read_schema(s).metadata[b"products"].decode() for s in shards})
+    if len(products) > 1:
+        raise DataError(
+            f"study '{study.name}': some shards were multiplied in {products[0]}, others in {products[1]}; one matrix needs "
+            f"workers of one kind. Delete {paths.label(study.results / 'surprisal')} and extract again."
+        )
 
     def write(temporary: Path) -> None:
         writer, low = None, 0
@@ -322,7 +345,12 @@ def _assemble(
 
     provenance.sidecar(path).unlink(missing_ok=True)
     provenance.write_atomic(path, write)
-    shown = {"models": {e.name: e.id for e in wanted}, "unit": "nats per reference unit", **stamp}
+    shown = {
+        "models": {e.name: e.id for e in wanted},
+        "unit": "nats per reference unit",
+        "products": products[0],
+    }
+    shown |= stamp
     provenance.record(path, inputs=[units], parameters=shown, code=CODE)
 
 

@@ -92,9 +92,22 @@ class Extraction(Settings):
     context_pieces: Count = 30
     batch_tokens: Count = 8192
     dtype: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["exact", "fast"] = Field(
+        "exact",
+        description="fast: float32 model, factors of its products rounded (bfloat16 on a CPU, TF32 on a GPU)",
+    )
     shard_documents: Count = 64
     workers: int | None = Field(None, ge=1, description="local processes; None: chosen from the cores")
     scheduler: str | None = Field(None, description="Dask scheduler address; DASK_SCHEDULER_ADDRESS wins")
+
+    @model_validator(mode="after")
+    def _fast_needs_float32(self) -> Extraction:
+        if self.precision == "fast" and self.dtype != "float32":
+            raise ValueError(
+                f"'precision: fast' rounds the products of a float32 model; with 'dtype: {self.dtype}' everything is "
+                "rounded already: drop one of the two"
+            )
+        return self
 
 
 class Screening(Settings):
