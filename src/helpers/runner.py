@@ -38,6 +38,7 @@ from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
 
 OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
+LONG_CELL = 4  # lines of code that a page shows above an output; longer code is folded, one click away
 
 
 class RunError(CompanionError):
@@ -289,7 +290,7 @@ def _indent(text: str) -> str:
 
 
 def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, heading: str | None) -> None:
-    """Strip machine paths, stderr and timings from an executed notebook, in place; extend its title."""
+    """Strip machine paths, stderr and timings from an executed notebook, fold long code, in place; extend its title."""
     notebook.metadata["papermill"] = {
         "input_path": paths.label(source),
         "output_path": paths.label(destination),
@@ -307,8 +308,15 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
             for output in cell.outputs:  # the page shows the HTML form; plotly's own doubles the weight
                 if "text/html" in output.get("data", {}):
                     output.data.pop("application/vnd.plotly.v1+json", None)
-            if "injected-parameters" in cell.metadata.get("tags", []):
+            tags = cell.metadata.get("tags", [])
+            if "injected-parameters" in tags:
                 cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
+            elif (
+                cell.outputs
+                and cell.source.count("\n") >= LONG_CELL
+                and not {"hide-cell", "remove-cell"} & {*tags}
+            ):
+                cell.metadata["tags"] = list(dict.fromkeys([*tags, "hide-input"]))
     text = nbformat.writes(notebook)
     for folder in sorted(
         {str(paths.ROOT), str(paths.upstream()), str(paths.results("")), str(Path.home()), sys.prefix},
