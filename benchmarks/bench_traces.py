@@ -170,7 +170,9 @@ def main() -> None:
     table["machine"] = f"{cpu}, {os.cpu_count()} cores"
     if RESULTS.exists():
         kept = pd.read_csv(RESULTS)
-        table = pd.concat([kept[~kept["part"].isin(options.parts)], table], ignore_index=True)
+        again = kept["part"].isin(options.parts)
+        again &= (kept["part"] != "ways") | kept["questions"].isin(options.questions)
+        table = pd.concat([kept[~again], table], ignore_index=True)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RESULTS, index=False)
 
