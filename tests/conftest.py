@@ -199,5 +199,23 @@ class Tiny:
 
 
 @pytest.fixture
+def forkserver(monkeypatch):
+    """Return a multiprocessing context whose children have imported torch and transformers already, once for all.
+
+    Without it every process that a test starts and kills would pay six seconds for its imports.
+    """
+    import multiprocessing
+    from multiprocessing.forkserver import ensure_running
+
+    from helpers import extraction
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([extraction.__name__, *extraction.PRELOAD, "distributed"])
+    ensure_running()
+    return context
+
+
+@pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
     return Tiny(tmp_path)

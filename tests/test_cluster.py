@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import shutil
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers import cluster, corpora, extraction, studies
 from helpers.errors import UnavailableError
-
-
-def slow_square(number: int, folder: str) -> int:
-    Path(folder, f"{number}-{os.getpid()}").touch()
-    time.sleep(0.2)
-    return number**2
+from helpers.lab import model_names
 
 
 def die_once(number: int, folder: str) -> int:
@@ -43,9 +43,8 @@ def no_scheduler(monkeypatch):
 
 
 @pytest.fixture
-def importable(monkeypatch):
+def importable(monkeypatch, forkserver):
     """Let worker processes import this file, as they import the project's modules."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import test_cluster as itself
 
@@ -70,8 +69,9 @@ def test_workers_that_always_die_end_the_run(importable):
         list(pool.run(importable.die, [(0,), (1,)]))
 
 
-def test_an_unreachable_scheduler_is_named():
+def test_an_unreachable_scheduler_is_named(monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     with (
         pytest.raises(UnavailableError, match="cannot be reached"),
         cluster.pool(scheduler="tcp://127.0.0.1:9"),
@@ -80,31 +80,66 @@ def test_an_unreachable_scheduler_is_named():
 
 
 @pytest.mark.filterwarnings("ignore")  # distributed's own, while workers die
-def test_dask_survives_a_killed_worker_and_gives_the_same_matrix(tiny, tmp_path, monkeypatch, importable):
-    """A real scheduler with two worker processes; one is killed while shards are computed."""
-    distributed = pytest.importorskip("distributed")
+def test_dask_survives_a_worker_killed_while_it_extracts(tmp_path, monkeypatch, forkserver):
+    """A real scheduler, two worker processes, a model of the laboratory: the matrix is the local one, bit for bit."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
-    study = studies.load(tiny.study(models=1, documents=30))
+    study = laboratory_study(tmp_path, documents=48)
     corpora.prepare(study)
-    extraction.extract(study, workers=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers have
+    try:
+        extraction.extract(study, workers=1)
+    finally:
+        torch.set_num_threads(threads)
     alone = (study.results / "surprisal.parquet").read_bytes()
-    for path in (study.results / "surprisal").rglob("*.parquet"):
-        path.unlink()
+    shards = study.results / "surprisal"
+    shutil.rmtree(shards)
 
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, resources={"GPU": 1}
-    ) as workers:
+    def kill_one(workers: distributed.LocalCluster, killed: list) -> None:
+        """Wait for the first shards, then kill a worker that has tasks in hand."""
+        with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
+            pids = client.run(os.getpid)
+            while len(list(shards.rglob("*.json"))) < 3:
+                time.sleep(0.002)
+            busy = {worker: len(keys) for worker, keys in client.processing().items() if keys}
+            victim = max(busy, key=busy.get)
+            os.kill(pids[victim], signal.SIGKILL)
+            killed.append((busy[victim], len(list(shards.rglob("*.json")))))
+
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, resources={"GPU": 1}
+        ) as workers,
+    ):
         with cluster.pool(scheduler=workers.scheduler_address) as pool:
             assert isinstance(pool, cluster.Dask) and pool.size == 2 and pool.resources == {"GPU": 1}
-            pids = pool.client.run(os.getpid)
-            victim = next(iter(pids.values()))
-            tasks = [(k, str(tmp_path)) for k in range(12)]
-            results = {}
-            for number, value in pool.run(importable.slow_square, tasks):
-                results[number] = value
-                if len(results) == 2:
-                    os.kill(victim, signal.SIGKILL)
-            assert results == {k: k**2 for k in range(12)}
+            assert dict(pool.run(pow, [(2, 3), (3, 2)])) == {0: 8, 1: 9}
+        killed: list = []
+        killer = threading.Thread(target=kill_one, args=(workers, killed))
+        killer.start()
         report = extraction.extract(study, scheduler=workers.scheduler_address)
-    assert report["computed"].tolist() == [10]
+        killer.join()
+    [(tasks, finished)] = killed
+    assert tasks > 0 and finished < 24  # it had shards in hand, and the run was not over
+    assert report["computed"].tolist() == [24] and report["redone"].tolist() == [""]
     assert (study.results / "surprisal.parquet").read_bytes() == alone
+
+
+def laboratory_study(root: Path, documents: int) -> studies.Study:
+    """Return a study of one laboratory model on documents of our own, two of them a shard."""
+    words = "what is the capital of the country where the river ends and who wrote the first book about it".split()
+    chance = random.Random(0)
+    rows = [{"text": " ".join(chance.choices(words, k=600)) + f" {k}"} for k in range(documents)]
+    (root / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return studies.Study(
+        name="laboratory",
+        title="one laboratory model",
+        description="A trained model on text of our own.",
+        models={"kind": "list", "entries": [{"name": "one", "source": "lab", "id": model_names()[-1]}]},
+        corpus={"kind": "files", "sources": [str(root / "corpus.jsonl")]},
+        benchmarks={"kind": "none"},
+        extraction={"window": 64, "stride": 32, "batch_tokens": 2048, "shard_documents": 2},
+        notebooks={"extract-perplexity": {}},
+    )

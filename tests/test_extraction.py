@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from helpers import alignment, corpora, extraction, models, perplexity, provenance, studies
-from helpers.errors import DataError, ModelError, StaleArtifactError, StudyError
+from helpers.errors import DataError, ModelError, StaleArtifactError, StudyError, UnavailableError
 
-RUN = "import sys; from helpers import extraction, studies; extraction.extract(studies.load(sys.argv[1]))"
+
+def extract_there(path: str, results: str) -> None:
+    """Extract in a process of its own, as `make study` does."""
+    os.environ |= {"COMPANION_RESULTS": results, "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as sink:
+        os.dup2(sink.fileno(), 2)  # progress bars
+    extraction.extract(studies.load(path))
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def test_changed_weights_redo_their_model_only(small, tiny):
     assert matrix(study)["m0"].equals(before["m0"]) and not matrix(study)["m1"].equals(before["m1"])
 
 
-def test_processes_give_the_same_matrix(small):
+def test_processes_give_the_same_matrix(small, forkserver):
     study = small(documents=8)
     extraction.extract(study, workers=1)
     alone = matrix(study)
@@ -115,20 +122,25 @@ def test_processes_give_the_same_matrix(small):
     pd.testing.assert_frame_equal(alone, matrix(study), rtol=0, atol=1e-4)
 
 
-def test_kills_at_random_moments_change_nothing(small, tiny):
-    """SIGKILL two runs; the matrix and every shard equal those of an undisturbed run, bit for bit."""
+def test_kills_at_random_moments_change_nothing(small, tiny, tmp_path, forkserver, monkeypatch):
+    """SIGKILL four runs; the matrix and every shard equal those of an undisturbed run, bit for bit."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import test_extraction as itself
+
     study = small(documents=60)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-c", RUN, str(tiny.root / "small.yml")]
     shards = study.results / "surprisal"
-    for kill in range(2):
-        run = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    for kill in range(4):
+        run = forkserver.Process(
+            target=itself.extract_there, args=(str(tiny.root / "small.yml"), str(tmp_path))
+        )
+        run.start()
         done = len(list(shards.rglob("*.json")))
-        while run.poll() is None and len(list(shards.rglob("*.json"))) < done + 3:
+        while run.is_alive() and len(list(shards.rglob("*.json"))) < done + 3:
             time.sleep(0.001)
         time.sleep(random.Random(kill).uniform(0, 0.05))
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
+        assert run.exitcode == -signal.SIGKILL
     finished = len(list(shards.rglob("*.json")))
     assert not (study.results / "surprisal.parquet").exists() and finished >= 2
     report = extraction.extract(study)
@@ -167,6 +179,50 @@ def test_nan_names_model_and_document_and_keeps_the_rest(small, tiny):
         extraction.extract(study)
     assert len(list((study.results / "surprisal" / "m0").glob("*.parquet"))) == 4
     assert not (study.results / "surprisal.parquet").exists()
+
+
+def test_exact_and_fast_shards_never_mix(small, tiny, monkeypatch):
+    """`precision: fast` is refused where it gains nothing, has shards of its own, of one kind of processor only."""
+    study = small(models=1)
+    extraction.extract(study)
+    fast = small(models=1, precision="fast")
+    monkeypatch.setattr(perplexity, "fast_products", lambda device: "float32")
+    with pytest.raises(
+        UnavailableError, match=r"precision is 'fast', but this processor .* Leave the key out"
+    ):
+        extraction.extract(fast)
+    asked, given = [], perplexity.surprisal_of_ids
+    monkeypatch.setattr(
+        perplexity, "surprisal_of_ids", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k)
+    )
+    monkeypatch.setattr(perplexity, "fast_products", lambda device: "bfloat16")
+    report = extraction.extract(fast)
+    assert report["computed"].tolist() == [4] and "other parameters" in report["redone"].iloc[0]
+    assert asked == ["fast"] * 4 and extraction.extract(fast)["computed"].tolist() == [0]
+    known = provenance.sidecar(fast.results / "surprisal.parquet").read_text()
+    assert '"products": "bfloat16"' in known and '"precision": "fast"' in known
+    extraction.shard_path(fast, "m0", 2).unlink()
+    monkeypatch.setattr(perplexity, "fast_products", lambda device: "TF32")
+    with pytest.raises(DataError, match="multiplied in TF32, others in bfloat16"):
+        extraction.extract(fast)
+    monkeypatch.setattr(perplexity, "surprisal_of_ids", given)
+    assert extraction.extract(study)["computed"].tolist() == [4]  # and the exact ones again
+
+
+def test_paper_mode_takes_the_precision_of_the_study(small, monkeypatch):
+    study = small(models=1, documents=1, mode="paper", context_pieces=2, precision="fast")
+    asked, given = [], perplexity.paper_surprisal
+    monkeypatch.setattr(perplexity, "fast_products", lambda device: "bfloat16")
+    monkeypatch.setattr(
+        perplexity, "paper_surprisal", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k)
+    )
+    extraction.extract(study)
+    assert asked == ["fast"]
+
+
+def test_fast_products_of_a_bfloat16_model_are_refused(tiny):
+    with pytest.raises(StudyError, match=r"extraction: .*'precision: fast' rounds .* drop one"):
+        studies.load(tiny.study(models=1, precision="fast", dtype="bfloat16"))
 
 
 def test_paper_mode_extracts_last_tokens(small):

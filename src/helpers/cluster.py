@@ -19,6 +19,7 @@ from typing import Any
 from helpers.errors import UnavailableError
 
 ATTEMPTS = 3  # times a task may be lost with its worker before the run gives up
+PATIENCE = 20  # seconds to wait for a scheduler
 
 
 def cores() -> int:
@@ -52,7 +53,7 @@ def pool(workers: int | None = None, scheduler: str | None = None) -> Iterator[L
             "a Dask scheduler is named but Dask is missing: install the extra cluster"
         ) from None
     try:
-        client = Client(address, timeout="20s", set_as_default=False)
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise UnavailableError(f"the Dask scheduler {address} cannot be reached: {error}") from None
     try:
