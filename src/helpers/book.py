@@ -180,9 +180,8 @@ def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-ma
             layout["shapes"].append(
                 line | {"x0": ends["at"], "x1": ends["at"], "y0": ends["from"], "y1": ends["to"]}
             )
-    data = pd.concat(
-        [t.assign(axis=axis)[["axis", "a", "b", "value", "low", "high"]] for axis, t in long.items()]
-    )
+    # one row a pair; the intervals are on the pages of the axes
+    data = pd.concat({axis: t.set_index(["a", "b"])["value"] for axis, t in long.items()}, axis=1)
     kinds = ", ".join(dict.fromkeys(functions))
     figure = figures.plotly(
         {"data": traces, "layout": layout},
@@ -191,7 +190,7 @@ def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-ma
         caption=f"{len(order)} benchmarks of a laboratory whose truth is known, in the same order in all three maps, "
         f"sorted by the function they test ({kinds}; lines separate them). Red: they agree. Blue: they contradict. "
         "Computed by this build.",
-        data=data.reset_index(drop=True),
+        data=data.reset_index(),
     )
     figure.spec["phone"] = phone
     provenance.write_atomic(target, lambda t: t.write_text(figure.html + "\n", encoding="utf-8"))
