@@ -1,9 +1,11 @@
 """The page "Adapt this book": what it shows was computed, and its links are whole or absent."""
 
 import json
+import os
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from helpers import pages, paths
 from helpers.errors import DataError
@@ -41,3 +43,22 @@ def test_the_page_includes_what_was_computed():
     text = (paths.BOOK / "adapt.md").read_text(encoding="utf-8")
     for name in ("adapt-example", "launch"):
         assert f"```{{include}} generated/{name}.md\n```" in text
+
+
+def test_a_copied_notebook_runs_from_another_folder(tmp_path):
+    """The paired notebook, copied away, finds project and example files, up to what the files say."""
+    notebook = nbformat.read(paths.NOTEBOOKS / "adapt-your-benchmark.ipynb", as_version=4)
+    files = [i for i, c in enumerate(notebook.cells) if "files" in c.metadata.get("tags", [])]
+    notebook.cells = notebook.cells[: files[0] + 1]
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    said = "".join(o.get("data", {}).get("text/markdown", "") for o in notebook.cells[-1].outputs)
+    assert "has scores of **32** models" in said and "and 100 questions" in said
+
+
+def test_binder_installs_the_project():
+    folder = paths.ROOT / ".binder"
+    assert (folder / "environment.yml").resolve() == (paths.ROOT / "environment.yml").resolve()
+    assert os.access(folder / "postBuild", os.X_OK)
+    assert "pip install --quiet --no-deps --editable ." in (folder / "postBuild").read_text(encoding="utf-8")

@@ -349,7 +349,7 @@ def _foot(parameters: dict) -> str:
     """Return the command that makes this page again, and the versions it was made with."""
     flags = {"scores_file": "--scores", "questions_file": "--questions", "study_name": "--study"}
     plain = {"benchmark": "--benchmark", "scale": "--scale", "metric": "--metric", "runs": "--runs"}
-    words = ["python", "-m", "helpers.adapt"]
+    words = [".venv/bin/python", "-m", "helpers.adapt"]
     for key, flag in (flags | plain).items():
         value = parameters[key]
         shown = value if not Path(str(value)).is_absolute() else Path(value).name

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -216,6 +217,26 @@ def launch_page(address: str | None = None) -> str:
     return f"[Open the notebook on Binder]({binder}) · [open it on Colab]({colab})\n"
 
 
+def variants_page() -> str:
+    """Return how far exposures spread in each of the laboratory's populations, included by *Two harder worlds*."""
+    from helpers import lab  # torch is slow to import: only where it is needed
+    from helpers.lab import population
+    from helpers.lab import text as lab_text
+
+    lines = [
+        "| population | a domain, most over least | quiz practice, most over least | median correlation of two domains |",
+        "|---|---|---|---|",
+    ]
+    for name in population.POPULATIONS:
+        seen = lab.exposure_table(name).set_index("model")
+        domains = seen[list(lab_text.world())]
+        spread = (domains.max() / domains.min()).median()
+        together = np.log(domains).corr().to_numpy()[np.triu_indices(domains.shape[1], 1)]
+        quiz = seen["quiz"].max() / seen["quiz"].min()
+        lines.append(f"| `{name}` | {spread:.1f} times | {quiz:.0f} times | {np.median(together):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def api_page() -> str:
     """Return the API reference, one section a module, from the docstrings."""
     modules = sorted(p.stem for p in paths.SOURCE.glob("*.py") if p.stem not in ("__init__", "__main__"))
@@ -241,6 +262,7 @@ def write_all() -> list[Path]:
         "api": api_page,
         "adapt-example": example_page,
         "launch": launch_page,
+        "variants": variants_page,
     }
     for name, page in pages.items():
         path, text = paths.GENERATED / f"{name}.md", page()
