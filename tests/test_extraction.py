@@ -181,6 +181,27 @@ def test_nan_names_model_and_document_and_keeps_the_rest(small, tiny):
     assert not (study.results / "surprisal.parquet").exists()
 
 
+def test_a_model_that_cannot_be_had_stops_the_run_before_it_starts(small, tiny, monkeypatch):
+    """A gated model at the end of the list must not show after a night."""
+    from huggingface_hub.errors import GatedRepoError
+
+    class Response:
+        headers: dict = {}  # noqa: RUF012
+        request = None
+        status_code = 403
+
+    def gated(name, **options):
+        raise GatedRepoError("accept the terms", response=Response())
+
+    study = small(models=1)
+    last = studies.ModelEntry(name="last", source="hub", id="owner/gated")
+    wanted = study.models.model_copy(update={"entries": (*study.models.entries, last)})
+    monkeypatch.setattr(models.AutoConfig, "from_pretrained", gated)
+    with pytest.raises(ModelError, match=r"last \(hub owner/gated\): the model is gated: accept its terms"):
+        extraction.extract(study.model_copy(update={"models": wanted}))
+    assert not (study.results / "surprisal").exists()
+
+
 def test_exact_and_fast_shards_never_mix(small, tiny, monkeypatch):
     """`precision: fast` is refused where it gains nothing, has shards of its own, of one kind of processor only."""
     study = small(models=1)

@@ -54,8 +54,8 @@ def test_offline_access_is_said_not_guessed():
     assert table["ok"].isna().all() and table["access"].str.contains("not checked: HF_HUB_OFFLINE").all()
 
 
-def test_what_the_hub_says_is_passed_on(monkeypatch):
-    """Gated, missing and pickled models are refused before anything starts; sizes come from the hub."""
+def test_what_the_hub_says_is_passed_on(monkeypatch, capsys):
+    """Gated, missing and pickled models and data sets are refused before anything starts; sizes come from the hub."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -71,16 +71,21 @@ def test_what_the_hub_says_is_passed_on(monkeypatch):
             self.rfilename, self.size = name, size
 
     class Info:
-        sha, gated = "abc", False
+        sha = "abc"
 
-        def __init__(self, *files):
-            self.siblings = files
+        def __init__(self, *files, gated=False):
+            self.siblings, self.gated = files, gated
+
+    def jsonl(gated=False):
+        return Info(File("a/b.jsonl", 7), File("c.jsonl", 2), File("readme.md", 99), gated=gated)
 
     answers = {
         "fine": lambda: Info(File("a.safetensors", 10), File("b.safetensors", 5), File("c.bin", 99)),
         "pickled": lambda: Info(File("c.bin", 99)),
         "gated": lambda: (_ for _ in ()).throw(errors.GatedRepoError("x", response=Response())),
         "missing": lambda: (_ for _ in ()).throw(errors.RepositoryNotFoundError("x", response=Response())),
+        "terms": lambda: Info(File("a.safetensors", 10), gated="manual"),
+        "moved": lambda: (_ for _ in ()).throw(errors.RevisionNotFoundError("x", response=Response())),
         "unplugged": lambda: (_ for _ in ()).throw(ConnectionError("x")),
     }
 
@@ -88,12 +93,44 @@ def test_what_the_hub_says_is_passed_on(monkeypatch):
         def model_info(self, name, **options):
             return answers[name]()
 
+        def dataset_info(self, name, **options):
+            return texts[name]()
+
+        def auth_check(self, name, **options):
+            raise errors.GatedRepoError("x", response=Response())
+
+    texts = {"fine/text": jsonl, "gated/text": lambda: jsonl("auto"), "no/text": answers["missing"]}
+
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    found = {n: plan.access(studies.ModelEntry(name=n, source="hub", id=n)) for n in answers}
+    found = {n: plan.access(studies.ModelEntry(name=n, source="hub", id=n, revision="r1")) for n in answers}
     assert found["fine"] == {"ok": True, "state": "reachable, revision abc", "bytes": 15}
     assert [found[n]["ok"] for n in ("pickled", "gated", "missing", "unplugged")] == [False] * 3 + [None]
-    assert "gated: accept its terms" in found["gated"]["state"]
+    for name, said in (("gated", "gated: accept its terms"), ("terms", "gated: accept its terms")):
+        assert found[name]["ok"] is False and said in found[name]["state"]
+    assert found["moved"] == {"ok": False, "state": "no revision 'r1'", "bytes": None}
     assert "cannot be reached (ConnectionError)" in found["unplugged"]["state"]
+
+    sources = ("fine/text:*.jsonl", "fine/text:plain", "fine/text:*.csv", "gated/text", "no/text:*.jsonl")
+    study = hub_study().model_copy(update={"corpus": studies.Corpus(kind="hub", sources=sources)})
+    asked = plan.corpus_access(study)
+    assert [row["ok"] for row in asked] == [True, True, False, False, False]
+    assert [row["bytes"] for row in asked] == [9, None, None, None, None]
+    assert [row["state"] for row in asked][2:] == [
+        "no file matches '*.csv'",
+        "gated: accept its terms, then `hf auth login`",
+        "no such data set, or private",
+    ]
+
+    answers["no-such/one"], answers["no-such/two"] = answers["fine"], answers["gated"]
+    texts["togethercomputer/RedPajama-Data-1T-Sample"] = jsonl
+    monkeypatch.setattr(studies, "load", lambda name: hub_study())
+    assert plan.main(["--study", "hub", "--tflops", "100"]) == 1  # one model is gated: nothing should start
+    said = capsys.readouterr().out
+    assert "1 models and data sets cannot be had" in said and "not checked" not in said
+    assert "bytes of 1 of 2 models are an estimate" in said
+    answers["no-such/two"] = answers["fine"]
+    assert plan.main(["--study", "hub", "--tflops", "100"]) == 0
+    assert "0.0 GB read through once" in capsys.readouterr().out
 
 
 def test_the_paper_study_prints_its_price_and_where_it_comes_from(capsys):
@@ -108,12 +145,12 @@ def test_the_paper_study_prints_its_price_and_where_it_comes_from(capsys):
         "GB of shards",
     ):
         assert word in said, word
-    assert "not checked for 32 models" in said
+    assert "not checked for 33 models and data sets" in said and "bytes not known" in said
     assert "estimate after its data-set card" in said and "bytes of 32 of 32 models are an estimate" in said
 
 
 def test_a_measured_rate_names_its_device(capsys, monkeypatch):
-    monkeypatch.setattr(plan, "rate", lambda dtype: (5e10, "CPU, 1 thread(s)"))
+    monkeypatch.setattr(plan, "rate", lambda dtype, precision: (5e10, "CPU, 1 thread(s)"))
     assert plan.main(["--study", "paper"]) == 0
     assert "0.05 TFLOP/s (CPU, 1 thread(s))" in capsys.readouterr().out
 

@@ -1,17 +1,19 @@
 """What a study's extraction would download, compute and store, before it starts: ``make plan STUDY=paper``.
 
-Nothing is downloaded. Access to every model is checked first, so that a missing licence or a wrong name shows
-now and not after a night. Time is estimated from the multiply-add rate that the engine reaches on this machine
+Nothing is downloaded. Access to every model and data set is checked first, so that a missing licence or a wrong
+name shows now and not after a night. Time is estimated from the multiply-add rate that the engine reaches on this machine
 on a random model, measured in a few seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -74,26 +76,60 @@ def access(entry: studies.ModelEntry) -> dict[str, Any]:
         return {"ok": True, "state": "here", "bytes": 0}
     if entry.source != "hub":
         return {"ok": False, "state": missing, "bytes": None}
+
+    def ask(api: Any) -> tuple[bool, str, int | None]:
+        info = api.model_info(entry.id, revision=entry.revision, files_metadata=True, timeout=20)
+        weights = [f.size or 0 for f in info.siblings if f.rfilename.endswith(".safetensors")]
+        if not weights:
+            return False, "no safetensors weights at this revision", None
+        if info.gated:
+            api.auth_check(entry.id)
+        return True, f"reachable, revision {info.sha}", sum(weights)
+
+    return _asked(ask, "model", entry.revision)
+
+
+def corpus_access(study: studies.Study) -> list[dict[str, Any]]:
+    """Return `source` and what :func:`access` returns, for every hub data set of the study's corpus.
+
+    `bytes` are what a run reads through: a sample is drawn by hash, so the whole data set passes by once and only the
+    sample is kept. A configuration without a file pattern has no bytes that could be told beforehand.
+    """
+    if study.corpus.kind != "hub":
+        return []
+    rows = []
+    for source in study.corpus.sources:
+        name, _, part = source.partition(":")
+
+        def ask(api: Any, name: str = name, part: str = part) -> tuple[bool, str, int | None]:
+            info = api.dataset_info(name, revision=study.corpus.revision, files_metadata=True, timeout=20)
+            if info.gated:
+                api.auth_check(name, repo_type="dataset")
+            state = f"reachable, revision {info.sha}"
+            if not any(c in part for c in "*./"):
+                return True, state, None
+            chosen = [f.size or 0 for f in info.siblings if fnmatch.fnmatch(f.rfilename, part)]
+            return (True, state, sum(chosen)) if chosen else (False, f"no file matches '{part}'", None)
+
+        rows.append({"source": source} | _asked(ask, "data set", study.corpus.revision))
+    return rows
+
+
+def _asked(ask: Callable[[Any], tuple[bool, str, int | None]], what: str, revision: str | None) -> dict:
+    """Put a question to the hub; every way in which it refuses becomes a sentence."""
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         return {"ok": None, "state": "not checked: HF_HUB_OFFLINE is set", "bytes": None}
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    api = HfApi()
     try:
-        info = api.model_info(entry.id, revision=entry.revision, files_metadata=True, timeout=20)
-        weights = [f.size or 0 for f in info.siblings if f.rfilename.endswith(".safetensors")]
-        if not weights:
-            return {"ok": False, "state": "no safetensors weights at this revision", "bytes": None}
-        if info.gated:
-            api.auth_check(entry.id)
-        return {"ok": True, "state": f"reachable, revision {info.sha}", "bytes": sum(weights)}
+        return dict(zip(("ok", "state", "bytes"), ask(HfApi())))
     except GatedRepoError:
         return {"ok": False, "state": "gated: accept its terms, then `hf auth login`", "bytes": None}
     except RevisionNotFoundError:
-        return {"ok": False, "state": f"no revision '{entry.revision}'", "bytes": None}
+        return {"ok": False, "state": f"no revision '{revision}'", "bytes": None}
     except RepositoryNotFoundError:
-        return {"ok": False, "state": "no such model, or private", "bytes": None}
+        return {"ok": False, "state": f"no such {what}, or private", "bytes": None}
     except Exception as error:  # network failures come in many types
         return {
             "ok": None,
@@ -102,10 +138,13 @@ def access(entry: studies.ModelEntry) -> dict[str, Any]:
         }
 
 
-def rate(dtype: str = "float32", seconds: float = 3.0) -> tuple[float, str]:
+def rate(
+    dtype: str = "float32", precision: Literal["exact", "fast"] = "exact", seconds: float = 3.0
+) -> tuple[float, str]:
     """Return the floating-point operations per second that the engine reaches here, and the device's name.
 
-    A random Llama-shaped model is scored through the engine: 0.05 billion parameters on a CPU, 1.1 on a GPU.
+    A random Llama-shaped model is scored through the engine: 0.05 billion parameters on a CPU, 1.1 on a GPU. Where
+    ``precision="fast"`` gains nothing this is the exact rate.
     """
     import numpy as np
     import torch
@@ -132,7 +171,9 @@ def rate(dtype: str = "float32", seconds: float = 3.0) -> tuple[float, str]:
     perplexity.surprisal_of_ids(model, ids[:2], 0, window=256)
     count, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
-        perplexity.surprisal_of_ids(model, ids, 0, batch_tokens=65_536 if cuda else 1024, window=256)
+        perplexity.surprisal_of_ids(
+            model, ids, 0, batch_tokens=65_536 if cuda else 1024, window=256, precision=precision
+        )
         count += sum(map(len, ids))
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} thread(s)"
     return 2 * size * count / (time.perf_counter() - began), name
@@ -167,7 +208,7 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the plan; return 1 when a model is certainly not to be had, 0 otherwise."""
+    """Print the plan; return 1 when a model or a data set is certainly not to be had, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="helpers.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="paper")
     parser.add_argument("--tflops", type=float, help="use this rate instead of measuring one here")
@@ -180,9 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.tflops:
             speed, device = options.tflops * 1e12, "as given by --tflops"
         else:
-            speed, device = rate(study.extraction.dtype)
+            speed, device = rate(study.extraction.dtype, study.extraction.precision)
         documents, tokens, known = corpus_size(study)
-        table = plan(study, speed)
+        table, corpora = plan(study, speed), corpus_access(study)
     except CompanionError as error:
         print(error, file=sys.stderr)
         return 1
@@ -199,17 +240,25 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces"
     )
+    for row in corpora:
+        size = "bytes not known" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB read through once"
+        print(f"            {row['source']}: {row['state']}; {size}")
     print(f"mode        {settings.mode}: {passes(settings):g} positions through the model for each token")
-    print(f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}")
+    print(
+        f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}, products {settings.precision}"
+    )
     print(f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out)")
     print(
         f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix"
     )
-    unknown, refused = table["ok"].isna().sum(), (table["ok"] == False).sum()  # noqa: E712  (None is a third state)
+    answers = [*table["ok"], *(row["ok"] for row in corpora)]
+    unknown, refused = (sum(answer is state for answer in answers) for state in (None, False))
     if unknown:
-        print(f"access      not checked for {unknown} models: no hub within reach; connect and ask again")
+        print(
+            f"access      not checked for {unknown} models and data sets: no hub within reach; connect and ask again"
+        )
     if refused:
-        print(f"access      {refused} models cannot be had as things stand (see the table)")
+        print(f"access      {refused} models and data sets cannot be had as things stand (see above)")
     return int(refused > 0)
 
 
