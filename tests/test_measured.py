@@ -48,6 +48,7 @@ def test_sentences_follow_the_numbers(tmp_path):
     assert "faster than the plain loop** (1.20 times)" in text and "within 1e-4" in text
     assert "2.4 times as fast as minicons" in text and "not reached" in text
     assert "0.010 nats on average, inside" in text and "too far for any use" in text
+    assert "speed has not been measured" in text
     extraction(0.8, gap=0.5).to_csv(tmp_path / "extraction.csv", index=False)
     text = measured.page(tmp_path)
     assert "slower than the plain loop" in text and "NOT within" in text
@@ -60,6 +61,15 @@ def test_what_was_not_measured_is_said(tmp_path):
     assert (
         "kill_extraction.py 50`" in text and text.count("Not measured yet") == 2 and "identical" not in text
     )
+
+
+def test_a_ratio_carries_its_range_and_the_tokens_are_said_once(tmp_path):
+    table = extraction(1.2).assign(ratio_low=1.1, ratio_high=1.3).head(2)
+    table["part"] = "lengths"
+    table["setting"] = 1024
+    table.to_csv(tmp_path / "extraction.csv", index=False)
+    text = measured.page(tmp_path)
+    assert "1.20 (1.10 to 1.30)" in text and text.count("100 tokens each time") == 1
 
 
 def test_a_matrix_that_differs_is_told(tmp_path):

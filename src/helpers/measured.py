@@ -94,21 +94,21 @@ def _extraction(table: pd.DataFrame) -> list[str]:
         parts += ["## Beside other programs\n", _judge(methods)]
         parts.append(_show(methods, ["method", "tokens", *SPEED, *GAPS, "megabytes"]))
         parts.append(
-            f"\n{rounds} rounds in turns, median ratio with lowest and highest; differences to the plain loop in nats a token "
+            f"\n{rounds} rounds in turns, median ratio (lowest to highest); differences to the plain loop in nats a token "
             "(lm-evaluation-harness gives the sum of a document only: its difference is per token of a document). Memory is "
             "what a method adds to the loaded model at its peak.\n"
         )
     rounding = table[table["part"] == "rounding"]
     if len(rounding):
         parts += ["## Cheaper products\n", _rounding(rounding, table)]
-        parts.append(_show(rounding, ["method", "tokens", "tokens_per_second", "ratio", *GAPS]) + "\n")
+        parts.append(_show(rounding, ["method", "tokens", *SPEED, *GAPS]) + "\n")
     for part, title, text, columns in (
         ("lengths", "Length of the documents", "The same number of tokens in documents of different length; `setting` is "
-         "tokens a document. Short documents are read together, which a loop cannot.", [*SPEED, *GAPS, "megabytes"]),
+         "tokens a document. Short documents are read together, which a loop cannot.", [*SPEED, "largest_gap", "megabytes"]),
         ("vocabulary", "Size of the vocabulary", "Random models that differ in the vocabulary only (`setting`). The engine "
-         "forms logits in tiles, so its memory does not follow the vocabulary.", [*SPEED, *GAPS, "megabytes"]),
+         "forms logits in tiles, so its memory does not follow the vocabulary.", [*SPEED, "largest_gap", "megabytes"]),
         ("workers", "Number of workers", "Whole extractions in wall time, loading of the model included; `setting` is the "
-         "number of worker processes; the ratio is to one worker.", [*SPEED, *GAPS]),
+         "number of worker processes; the ratio is to one worker.", [*SPEED, "largest_gap"]),
     ):  # fmt: skip
         rows = table[table["part"] == part]
         if part == "workers" and len(rows) and rows["ratio"].iloc[-1] < 1:
@@ -117,13 +117,12 @@ def _extraction(table: pd.DataFrame) -> list[str]:
                 "process and loading the model cost more than they saved."
             )
         if len(rows):
-            parts.append(
-                f"## {title}\n\n{text}\n\n{_show(rows, ['setting', 'method', 'tokens', *columns])}\n"
-            )
+            text += f" {rows['tokens'].iloc[0]:,} tokens each time."
+            parts.append(f"## {title}\n\n{text}\n\n{_show(rows, ['setting', 'method', *columns])}\n")
     return [*parts, "`python benchmarks/bench_extraction.py --peers PYTHON_WITH_THE_PEERS`\n"]
 
 
-SPEED = ["tokens_per_second", "ratio", "ratio_low", "ratio_high"]
+SPEED = ["tokens_per_second", "ratio"]
 GAPS = ["mean_gap", "largest_gap"]
 
 
@@ -135,14 +134,22 @@ def _show(rows: pd.DataFrame, columns: list[str]) -> str:
                 str(v) if isinstance(v, str) else "–" if pd.isna(v) else f"{int(float(v)):,}"
                 for v in shown[column]
             ]
+    shown["ratio"] = [_span(*row) for row in rows[["ratio", "ratio_low", "ratio_high"]].to_numpy(dtype=float)]
     shown["tokens_per_second"] = [None if pd.isna(v) else f"{v:,.0f}" for v in shown["tokens_per_second"]]
     names = {
-        "tokens_per_second": "tokens/s", "ratio": "times the loop", "ratio_low": "lowest", "ratio_high": "highest",
-        "mean_gap": "mean difference", "largest_gap": "largest", "megabytes": "memory (MiB)",
+        "tokens_per_second": "tokens/s", "ratio": "times the loop", "mean_gap": "mean difference",
+        "largest_gap": "largest difference", "megabytes": "memory (MiB)",
     }  # fmt: skip
     if "setting" in columns and set(rows["part"]) == {"workers"}:
         names["ratio"] = "times one worker"
     return markdown_table(shown.rename(columns=names))
+
+
+def _span(middle: float, low: float, high: float) -> str | None:
+    """Return a median with its range: narrow enough for a phone."""
+    if pd.isna(middle):
+        return None
+    return f"{middle:.2f}" if low == high else f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _judge(methods: pd.DataFrame) -> str:
@@ -179,10 +186,7 @@ def _rounding(rounding: pd.DataFrame, table: pd.DataFrame) -> str:
     by = rounding.set_index("method")
     text = ""
     if "bfloat16" not in set(table["products"].dropna()):
-        text += (
-            'This CPU has no instructions for bfloat16 products, so `precision="fast"` of the engine gives the float32 numbers '
-            "and no gain here. "
-        )
+        text += "This CPU has no instructions for bfloat16 products: a study that asks for `precision: fast` is refused here. "
     text += "What would cheaper products do to the numbers? "
     if "bfloat16 products, imitated" in by.index:
         gap = by.loc["bfloat16 products, imitated", "mean_gap"]
@@ -190,7 +194,7 @@ def _rounding(rounding: pd.DataFrame, table: pd.DataFrame) -> str:
         text += (
             f"Rounding the factors of every matrix product to bfloat16 and keeping everything else in float32, which is what "
             f"`fast` does where the hardware can, moves a token by {gap:.3f} nats on average, {inside} the 0.02 that were asked "
-            "for. Its speed can only be measured on such hardware. "
+            "for. **Its speed has not been measured**: that takes such hardware. "
         )
     if "int8 trunk" in by.index:
         row = by.loc["int8 trunk"]
