@@ -170,6 +170,24 @@ def test_a_full_disk_keeps_what_was_finished(small, monkeypatch):
     assert extraction.extract(study)["kept"].sum() == 3
 
 
+def test_a_disk_that_fills_up_while_the_matrix_is_written_leaves_no_half_of_it(small, monkeypatch):
+    study = small(models=1)
+    write, count = extraction.pq.ParquetWriter.write_table, []
+
+    def full(*args, **kwargs):
+        count.append(1)
+        if len(count) == 3 + 4:  # four shards, then the third of four blocks of the matrix
+            raise OSError(28, "No space left on device")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(extraction.pq.ParquetWriter, "write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        extraction.extract(study)
+    assert not (study.results / "surprisal.parquet").exists() and not list(study.results.rglob("*.part"))
+    monkeypatch.setattr(extraction.pq.ParquetWriter, "write_table", write)
+    assert extraction.extract(study)["kept"].tolist() == [4] and len(matrix(study))
+
+
 def test_nan_names_model_and_document_and_keeps_the_rest(small, tiny):
     study = small()
     model = tiny.model(1)
