@@ -341,6 +341,26 @@ def test_what_cannot_be_judged_is_not_guessed(tables, tmp_path):
     assert set(placement.plan(placed, submission)["items"]) == {1}
 
 
+def test_a_copy_of_a_model_in_another_lineage_is_said(tables, tmp_path):
+    import dataclasses
+
+    twin, original, relative = MODELS[7], MODELS[2], MODELS[8]  # lineages org1, org2, org2
+    copied = tables.surprisal.assign(
+        **{twin: tables.surprisal[original], relative: tables.surprisal[original]}
+    )
+    (tmp_path / "s.csv").write_text(GOOD)
+    found = said(
+        check(dataclasses.replace(tables, surprisal=copied), tmp_path / "s.csv"),
+        "has the surprisal of",
+        False,
+    )
+    assert {p.found for p in found} == {
+        f"'{twin}' has the surprisal of '{original}', of another lineage",
+        f"'{relative}' has the surprisal of '{twin}', of another lineage",
+    }, "relatives may be alike"
+    assert found[0].do.endswith(f"--family {twin}=org2")
+
+
 @pytest.mark.parametrize("told", ["cloze", "multiple choice"])
 def test_the_format_flag_compares_with_the_format_of_the_questions(tables, tmp_path, told):
     import dataclasses

@@ -192,6 +192,7 @@ def check_benchmark(
     if count and error.isna().all() and values["score"].between(0, 1).all():
         error = np.sqrt(values["score"] * (1 - values["score"]) / count)
     _check_values(values["score"], tables, name, shown, problems)
+    _check_copies(values.index, tables, shown, problems)
     return Submission(name, values["score"], error, count, asked, matching, tuple(problems))
 
 
@@ -329,6 +330,18 @@ def _check_values(
         if both.sum() >= inference.MIN_MODELS and np.allclose(row[both], values[both], atol=5e-4):
             told = f"the scores are those of '{other}'"
             problems.append(Problem(shown, None, name, told, "nothing, if that is meant", serious=False))
+
+
+def _check_copies(models: Iterable[str], tables: overlap.Tables, shown: str, problems: list[Problem]) -> None:
+    """Say which models are copies of one another in different lineages: held out apart, they tell of themselves."""
+    measured = [m for m in models if m in tables.surprisal.columns]
+    some = tables.surprisal[measured].iloc[:: max(1, len(tables.surprisal) // 500)].to_numpy()
+    for i, one in enumerate(measured):
+        for k, other in enumerate(measured[:i]):
+            if tables.groups[one] != tables.groups[other] and np.allclose(some[:, i], some[:, k], atol=1e-3):
+                told = f"'{one}' has the surprisal of '{other}', of another lineage"
+                do = f"name one lineage for both: --family {one}={tables.groups[other]}"
+                problems.append(Problem(shown, None, "model", told, do, serious=False))
 
 
 def _common_factor(frame: pd.DataFrame) -> pd.Series:
