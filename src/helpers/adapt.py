@@ -152,7 +152,7 @@ corpus:
 #              or the output folder of lm-evaluation-harness. Model names as above.
 #   questions  JSON lines with benchmark, question, answer and, where there are options, choices and format
 #              ("cloze" if models did not see the options, else "multiple choice"). Optional; opens the semantic axis.
-#   functions  what benchmarks are for, so that pages can ask whether overlap follows function. Optional.
+#   functions  what benchmarks are for, so that pages can ask whether overlap follows function. The maps need it.
 # Try the files first: make check-benchmark SCORES=... QUESTIONS=... STUDY={name} OPTIONS="--benchmark NAME"
 benchmarks:
   kind: none
@@ -174,6 +174,9 @@ notebooks:
   # these need benchmarks and at least eight models:
   # select-signatures: {{}}
   # compare-overlaps: {{}}
+  # these need functions too; then `make report STUDY={name}` writes one page for everything:
+  # test-the-claims: {{}}
+  # draw-disentanglement-maps: {{}}
 """
 
 
@@ -368,9 +371,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _arguments(arguments)
     try:
         if options.new_study is not None:
-            print(
-                f"{paths.label(new_study(options.new_study))} is yours to edit; run it with `make study STUDY={options.new_study}`."
-            )
+            made = paths.label(new_study(options.new_study))
+            print(f"{made} is yours to edit; run it with `make study STUDY={options.new_study}`.")
+            print(f"The executed pages will lie in book/notebooks/{options.new_study}/.")
             return 0
         if options.example:
             print("wrote " + ", ".join(paths.label(p) for p in write_example()))
