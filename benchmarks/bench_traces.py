@@ -172,7 +172,7 @@ def main() -> None:
         kept = pd.read_csv(RESULTS)
         again = kept["part"].isin(options.parts)
         again &= (kept["part"] != "ways") | kept["questions"].isin(options.questions)
-        table = pd.concat([kept[~again], table], ignore_index=True)
+        table = pd.concat([kept[~again], table]).sort_values(["part", "questions"], kind="stable")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(RESULTS, index=False)
 
