@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import adapt, preparation, provenance, studies
+from helpers import adapt, preparation, provenance, runner, studies
 from helpers.errors import StudyError
 
 NAMES = [f"m{i}" for i in range(8)]
@@ -73,6 +73,19 @@ def test_what_an_earlier_version_of_the_study_left_is_not_read(write):
     assert not (study.results / "questions.parquet").exists() and (study.results / "scores.csv").exists()
     preparation.prepare(write("two.txt"))
     assert not (study.results / "scores.csv").exists()
+
+
+def test_a_changed_checkpoint_or_text_runs_the_notebooks_again(tiny):
+    study = studies.load(tiny.study(models=1))
+    before = runner.data_files(study)
+    weights = tiny.root / "model-0" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    changed = runner.data_files(study)
+    assert {k for k in before if before[k] != changed[k]} == {"model-0/model.safetensors"}
+    (tiny.root / "corpus.jsonl").write_text('{"text": "another"}\n')
+    assert {k for k in before if changed[k] != runner.data_files(study)[k]} == {
+        f"{tiny.root.name}/corpus.jsonl"
+    }
 
 
 def test_the_scaffold_is_prepared_as_it_stands_and_stays_small(tmp_path, monkeypatch):

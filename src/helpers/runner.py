@@ -199,7 +199,24 @@ def data_files(study: studies.Study) -> dict[str, str]:
     for name in (study.benchmarks.scores, study.benchmarks.questions, *examples):
         if name and Path(paths.ROOT / name).is_file():
             digests[name] = provenance.sha256_file(paths.ROOT / name)
-    return digests
+    return digests | _own_files(study)
+
+
+def _own_files(study: studies.Study) -> dict[str, str]:
+    """Return label -> sha256 of what a reader's study names: results folders, text files, checkpoints."""
+    found: list[Path] = []
+    if study.benchmarks.scores:
+        found += (paths.ROOT / study.benchmarks.scores).rglob("*.json")
+    if study.corpus.kind == "files":
+        for pattern in study.corpus.sources:
+            place = paths.ROOT / pattern
+            found += (
+                place.parent.glob(place.name) if Path(pattern).is_absolute() else paths.ROOT.glob(pattern)
+            )
+    for entry in study.models.entries:
+        if entry.source == "folder":
+            found += (paths.ROOT / entry.id).glob("*.safetensors")
+    return {f"{p.parent.name}/{p.name}": provenance.sha256_file(p) for p in sorted(found) if p.is_file()}
 
 
 def key_parts(item: Task) -> dict[str, Any]:
