@@ -110,7 +110,7 @@ def new_study(name: str, folder: Path | None = None) -> Path:
 
 
 _SCAFFOLD = """\
-# A study of your own. It runs as it stands, in a minute: two models of the laboratory on docstrings of numpy.
+# A study of your own. It runs as it stands, in a minute or two: two models of the laboratory on docstrings of numpy.
 # Change one part, type `make study STUDY={name}`, look at the pages, change the next. Every key is checked before
 # anything runs: a wrong one is named together with the nearest right one.
 name: {name}             # the file's name
