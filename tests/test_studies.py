@@ -56,6 +56,17 @@ def test_all_shipped_studies_load():
             ["duplicate model name: a"],
         ),
         (("title: t", "title: [unclosed"), ["not valid YAML"]),
+        (
+            ("kind: none", "kind: files, scores: mine.csv"),
+            [
+                "models of kind 'table' come with their own benchmarks",
+                "'benchmarks: kind: files' would be ignored",
+            ],
+        ),
+        (
+            ("models: {kind: table}", "models: {kind: list, entries: [{name: a, source: hub, id: x}]}"),
+            ["'corpus: kind: table' belongs to models of kind 'table'"],
+        ),
     ],
 )
 def test_each_mistake_names_key_file_and_nearest_name(tmp_path, change, words):

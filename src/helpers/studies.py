@@ -182,6 +182,22 @@ class Study(Settings):
     extra: str | None = Field(None, description="optional extra of the project that must be installed")
     notebooks: dict[str, dict[str, Any]] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> Study:
+        """A population that comes with its corpus and benchmarks takes no others: they would be ignored in silence."""
+        kind = self.models.kind
+        for part, given in (("corpus", self.corpus.kind), ("benchmarks", self.benchmarks.kind)):
+            if kind != "list" and given not in (kind, "none"):
+                raise ValueError(
+                    f"models of kind '{kind}' come with their own {part}, so '{part}: kind: {given}' would be ignored; "
+                    "for others name the models one by one (models: kind: list, entries: ...)"
+                )
+            if kind == "list" and given in ("lab", "table"):
+                raise ValueError(
+                    f"'{part}: kind: {given}' belongs to models of kind '{given}', not to a list of models"
+                )
+        return self
+
     @property
     def results(self) -> Path:
         """Folder of the study's artifacts."""
@@ -262,7 +278,8 @@ def _explain(error: ValidationError, shown: str) -> str:
         elif item["type"] == "missing":
             lines.append(f"  {where}: this key is missing")
         else:
-            lines.append(f"  {where}: {item['msg']} (found {item['input']!r})")
+            found = f" (found {item['input']!r})" if where else ""  # the whole file says nothing
+            lines.append(f"  {where or 'together'}: {item['msg'].removeprefix('Value error, ')}{found}")
     return "\n".join(lines)
 
 
