@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from helpers import plan, studies
 
@@ -147,6 +149,21 @@ def test_the_paper_study_prints_its_price_and_where_it_comes_from(capsys):
         assert word in said, word
     assert "not checked for 33 models and data sets" in said and "bytes not known" in said
     assert "estimate after its data-set card" in said and "bytes of 32 of 32 models are an estimate" in said
+
+
+def test_sizes_come_from_weights_where_nobody_states_them(tmp_path, monkeypatch, capsys):
+    save_file({"w": np.zeros((1000, 2000), np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    entries = [
+        {"name": "mine", "source": "folder", "id": str(tmp_path)},
+        {"name": "far", "source": "hub", "id": "no-such/far"},
+    ]
+    study = hub_study().model_copy(update={"models": studies.Models(kind="list", entries=entries)})
+    table = plan.plan(study, speed=1e12).set_index("model")
+    assert table.loc["mine", "billion parameters"] == pytest.approx(0.002) and table.loc["mine", "hours"] > 0
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    plan.main(["--study", "hub", "--tflops", "100"])
+    assert "without 1 models whose size nobody stated" in capsys.readouterr().out
 
 
 def test_a_measured_rate_names_its_device(capsys, monkeypatch):

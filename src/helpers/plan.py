@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from helpers import studies
+from helpers import preparation, studies
 from helpers.errors import CompanionError
 
 # Sizes of streamed corpora as their data-set cards state them (documents, tokens). Written down without the hub
@@ -190,13 +190,13 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
     rows = []
     for entry in study.models.entries:
         found = access(entry)
-        size = (entry.parameters or float("nan")) * 1e9
+        size = preparation.parameters(entry)
         download = found["bytes"] if found["bytes"] is not None else 2 * size
         hours = 2 * size * tokens * passes(study.extraction) / speed / 3600
         rows.append(
             {
                 "model": entry.name,
-                "billion parameters": entry.parameters,
+                "billion parameters": size / 1e9,
                 "download GB": download / 1e9,
                 "size from": "hub" if found["bytes"] else "here" if found["bytes"] == 0 else "estimate",
                 "hours": hours,
@@ -234,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     estimated = (table["size from"] == "estimate").sum()
     print(f"\nmodels      {len(table)}, {table['download GB'].sum():.0f} GB to download")
     print(
-        f"sizes       parameters as the study file states them; bytes of {estimated} of {len(table)} models are "
+        f"sizes       parameters as the study file states them or the weights here have them; bytes of {estimated} of {len(table)} models are "
         "an estimate, 2 a parameter"
     )
     print(
@@ -247,7 +247,13 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}, products {settings.precision}"
     )
-    print(f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out)")
+    unsized = table["hours"].isna().sum()
+    left_out = (
+        f", without {unsized} models whose size nobody stated: add 'parameters' to them" if unsized else ""
+    )
+    print(
+        f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out){left_out}"
+    )
     print(
         f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix"
     )

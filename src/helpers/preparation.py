@@ -49,7 +49,7 @@ def _prepare_list(study: studies.Study) -> None:
         {
             "model": e.name,
             "family": e.family or e.name,
-            "parameters": _parameters(e),
+            "parameters": parameters(e),
             "source": e.source,
             "id": e.id,
             "revision": e.revision,
@@ -111,19 +111,12 @@ def _prepare_list(study: studies.Study) -> None:
         provenance.write_table(study.results / "questions.parquet", texts, inputs=asked, parameters=files)
 
 
-def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]]:
-    """Return the files of the project, and name -> sha256 of others: no record names a machine's folders."""
-    inside = [f for f in files if f.is_file() and paths.locate(paths.label(f)) == f.resolve()]
-    outside = {
-        f"{f.parent.name}/{f.name}": provenance.sha256_file(f)
-        for f in files
-        if f.is_file() and f not in inside
-    }
-    return inside, {"files": outside} if outside else {}
+def parameters(entry: studies.ModelEntry) -> float:
+    """Return the number of parameters that the study states or that the weights here have; NaN where neither tells.
 
-
-def _parameters(entry: studies.ModelEntry) -> float:
-    """Return the number of parameters that the study states or that the weights here have; NaN where neither tells."""
+    >>> parameters(studies.ModelEntry(name="a", source="hub", id="x/a", parameters=0.5))
+    500000000.0
+    """
     if entry.parameters:
         return entry.parameters * 1e9
     if entry.source == "lab":
@@ -136,6 +129,17 @@ def _parameters(entry: studies.ModelEntry) -> float:
         with safe_open(file, framework="numpy") as weights:
             count += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())
     return float(count) or np.nan
+
+
+def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]]:
+    """Return the files of the project, and name -> sha256 of others: no record names a machine's folders."""
+    inside = [f for f in files if f.is_file() and paths.locate(paths.label(f)) == f.resolve()]
+    outside = {
+        f"{f.parent.name}/{f.name}": provenance.sha256_file(f)
+        for f in files
+        if f.is_file() and f not in inside
+    }
+    return inside, {"files": outside} if outside else {}
 
 
 def _functions(told: Mapping[str, Sequence[str]], benchmarks: Sequence[str]) -> dict[str, str]:
