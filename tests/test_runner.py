@@ -57,25 +57,15 @@ def test_executed_copy_is_clean_and_titled(project):
     assert set(record["outputs"]) == {"number.csv"}
 
 
-def test_long_code_above_an_output_is_folded():
-    shown = [nbformat.v4.new_output("stream", name="stdout", text="2")]
+def test_long_code_is_folded():
+    def cell(lines, *tags):
+        return nbformat.v4.new_code_cell("\n".join(["x = 1"] * lines), metadata={"tags": [*tags]})
 
-    def cell(lines, outputs=(), tags=()):
-        return nbformat.v4.new_code_cell(
-            "\n".join(["x = 1"] * lines), outputs=list(outputs), metadata={"tags": [*tags]}
-        )
-
-    cells = [
-        cell(4, shown),
-        cell(5, shown),
-        cell(5),
-        cell(5, shown, ["hide-cell"]),
-        cell(9, shown, ["live-only"]),
-    ]
+    cells = [cell(4), cell(5), cell(5, "parameters"), cell(5, "hide-cell"), cell(9, "live-only")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     runner.clean(notebook, paths.NOTEBOOKS / "a.md", paths.EXECUTED / "a.ipynb", None)
     tags = [c.metadata["tags"] for c in notebook.cells]
-    assert tags == [[], ["hide-input"], [], ["hide-cell"], ["live-only", "hide-input"]]
+    assert tags == [[], ["hide-input"], ["parameters"], ["hide-cell"], ["live-only", "hide-input"]]
 
 
 def test_first_failing_cell_ends_the_run_with_its_place(project):

@@ -38,7 +38,8 @@ from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
 
 OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
-LONG_CELL = 4  # lines of code that a page shows above an output; longer code is folded, one click away
+LONG_CELL = 4  # lines of code that a page shows; longer code is folded, one click away
+UNFOLDED = {"parameters", "hide-cell", "remove-cell"}  # cells to be seen, or hidden already
 
 
 class RunError(CompanionError):
@@ -328,11 +329,7 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
             tags = cell.metadata.get("tags", [])
             if "injected-parameters" in tags:
                 cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
-            elif (
-                cell.outputs
-                and cell.source.count("\n") >= LONG_CELL
-                and not {"hide-cell", "remove-cell"} & {*tags}
-            ):
+            elif cell.source.count("\n") >= LONG_CELL and not {*tags} & UNFOLDED:
                 cell.metadata["tags"] = list(dict.fromkeys([*tags, "hide-input"]))
     text = nbformat.writes(notebook)
     for folder in sorted(
