@@ -82,6 +82,16 @@ def test_first_failing_cell_ends_the_run_with_its_place(project):
     assert ran(project.run("run", "tiny")) == {"tiny/read-number"}
 
 
+def test_a_kernel_that_dies_is_an_error_with_its_place(project):
+    deadly = project.notebook("read-number")
+    deadly.write_text(deadly.read_text().replace("print(", "import os\nos._exit(9)\nprint("))
+    result = project.run("run", "tiny")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    for words in ("tiny/read-number", "cell 3", "died", "want of memory"):
+        assert words in result.stderr, result.stderr
+    assert not project.executed("read-number").exists()
+
+
 def test_killed_build_leaves_nothing_half_written_and_resumes(project):
     slow = project.notebook("read-number")
     slow.write_text(slow.read_text().replace("print(", "import time\ntime.sleep(60)\nprint("))

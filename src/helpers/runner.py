@@ -30,6 +30,7 @@ from typing import Any
 import jupytext
 import nbformat
 import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -38,6 +39,7 @@ from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
 
 OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
+PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the default of 4 is short on a busy machine
 LONG_CELL = 4  # lines of code that a page shows; longer code is folded, one click away
 UNFOLDED = {"parameters", "hide-cell", "remove-cell"}  # cells to be seen, or hidden already
 
@@ -287,7 +289,14 @@ def execute(
                 kernel_name="python3",
                 progress_bar=False,
                 log_output=False,
+                start_timeout=PATIENCE,
+                iopub_timeout=PATIENCE,
             )
+        except (DeadKernelError, CellTimeoutError) as error:
+            raise RunError(
+                f"{source.name}: cell {_reached(done)} gave no answer: {str(error).splitlines()[0]}. Most often the "
+                "system ended the kernel for want of memory: free some, or run fewer notebooks at once (--jobs 1)."
+            ) from None
         except PapermillExecutionError as error:
             kept = paths.results("failed") / source.name.replace(".md", ".ipynb")
             provenance.write_atomic(kept, lambda t: t.write_bytes(done.read_bytes()))
@@ -301,6 +310,13 @@ def execute(
     clean(executed, source, destination, heading)
     provenance.write_atomic(destination, lambda t: nbformat.write(executed, t))
     return seconds
+
+
+def _reached(copy: Path) -> str:
+    """Return the number and first line of the last cell that a copy, whose kernel is gone, came to."""
+    cells = nbformat.read(copy, as_version=4).cells if copy.exists() else []
+    come = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("status") != "pending"]
+    return f"{come[-1]} ({cells[come[-1]].source.strip().splitlines()[0]})" if come else "(unknown)"
 
 
 def _indent(text: str) -> str:
