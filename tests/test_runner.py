@@ -8,6 +8,7 @@ import sys
 import time
 
 import nbformat
+import psutil
 import pytest
 
 from helpers import paths, provenance, runner, studies
@@ -92,7 +93,8 @@ def test_a_kernel_that_dies_is_an_error_with_its_place(project):
     assert not project.executed("read-number").exists()
 
 
-def test_killed_build_leaves_nothing_half_written_and_resumes(project):
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_killed_build_leaves_nothing_half_written_and_resumes(project, sent, status):
     slow = project.notebook("read-number")
     slow.write_text(slow.read_text().replace("print(", "import time\ntime.sleep(60)\nprint("))
     command = [sys.executable, "-m", "helpers.runner", "run", "tiny"]
@@ -102,10 +104,12 @@ def test_killed_build_leaves_nothing_half_written_and_resumes(project):
         assert time.monotonic() < limit, "the first notebook never finished"
         time.sleep(0.2)
     time.sleep(2)
-    child.send_signal(signal.SIGINT)
+    begun = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(sent)
     _, errors = child.communicate(timeout=60)
-    assert child.returncode == 130, errors
+    assert child.returncode == status, errors
     assert "Traceback" not in errors
+    assert begun and not psutil.wait_procs(begun, timeout=30)[1], "a notebook goes on without its build"
     folder = project.executed("read-number").parent
     assert not project.executed("read-number").exists()
     assert not [p for p in folder.iterdir() if p.name.endswith(".part")]

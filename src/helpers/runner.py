@@ -624,6 +624,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("study")
     one.add_argument("notebook")
     options = parser.parse_args(arguments)
+    # unwind when terminated: notebooks under way are stopped, temporary folders go
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.command == "run":
             ran = run(options.studies, jobs=options.jobs, force=options.force, only=options.only)
@@ -638,7 +640,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "sync":
             print("\n".join(paths.label(p) for p in sync()) or "The paired notebooks are current.")
         else:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind, so that temporary folders go
             item = task(studies.load(options.study), options.notebook, json.load(sys.stdin))
             execute(item.source, item.parameters, item.executed, heading=item.study.title)
     except CompanionError as error:
