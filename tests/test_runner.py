@@ -98,7 +98,14 @@ def test_killed_build_leaves_nothing_half_written_and_resumes(project, sent, sta
     slow = project.notebook("read-number")
     slow.write_text(slow.read_text().replace("print(", "import time\ntime.sleep(60)\nprint("))
     command = [sys.executable, "-m", "helpers.runner", "run", "tiny"]
-    child = subprocess.Popen(command, env=project.environment, stderr=subprocess.PIPE, text=True)
+    # a shell's background job, as which these tests may run, has SIGINT ignored, and children inherit that
+    child = subprocess.Popen(
+        command,
+        env=project.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     limit = time.monotonic() + 120
     while not project.executed("make-number").with_suffix(".run.json").exists():
         assert time.monotonic() < limit, "the first notebook never finished"
