@@ -113,6 +113,7 @@ def gallery(tmp_path_factory):
     frame["low"], frame["high"] = frame["y"] - 1, frame["y"] + 1
     words = {"alt": "What is seen.", "caption": "What it means."}
     kinds = pd.Series(frame["kind"].to_numpy(), NAMES)
+    counted = pd.DataFrame({"tokens": ["1", "2", "3", "5 or more"], "share": [4.0, 1.0, 3.0, 2.0]})
     made = [
         figures.heatmap(matrix, name="map", groups=kinds, cluster=True, unit="r", **words),
         figures.heatmap(small, name="hostile", title=HOSTILE, alt=HOSTILE, caption=HOSTILE),
@@ -121,6 +122,7 @@ def gallery(tmp_path_factory):
         figures.bar(frame, "name", "y", low="low", high="high", color="kind", name="bar", **words),
         figures.bar(frame, "name", "y", horizontal=True, reference={"zero": 0}, name="bar-across", **words),
         figures.strip(frame, "kind", "y", label="name", reference=0, name="strip", **words),
+        figures.bar(counted, "tokens", "share", name="numbers", **words),
         figures.table(frame, name="table", **words),
     ]
     head = (
@@ -138,6 +140,10 @@ STATIC = """() => [...document.querySelectorAll('.companion-figure')].map(f => [
     f.querySelector('.companion-static')?.checkVisibility(), f.querySelector('.companion-plot')?.checkVisibility()])"""
 LABELS = """() => [...document.querySelectorAll('#fig-map .ytick text')].map(t => {
     const box = t.getBoundingClientRect(); return [box.top, box.bottom]})"""
+BARS = """() => {
+    const middle = e => {const box = e.getBoundingClientRect(); return (box.left + box.right) / 2};
+    return [[...document.querySelectorAll('#fig-numbers .xtick text')].map(t => [t.textContent, middle(t)]),
+        [...document.querySelectorAll('#fig-numbers .point path')].map(middle)]}"""
 PLOTS = """() => [...document.querySelectorAll('.companion-plot')].map(plot => ({
     id: plot.id, svg: plot.querySelectorAll('svg.main-svg').length, high: plot.offsetHeight,
     wide: plot.querySelector('svg.main-svg')?.getBoundingClientRect().width,
@@ -169,6 +175,7 @@ def seen(gallery):
         page = await opened(viewport={"width": 1280, "height": 800})
         found["desk"] = {"plots": await page.evaluate(PLOTS), "labels": await page.evaluate(LABELS)}
         found["desk"]["over"] = await page.evaluate(OVER)
+        found["bars"] = await page.evaluate(BARS)
         found["title"] = await page.title()
         found["elements"] = await page.locator(
             "#fig-hostile img:not(.companion-static), #fig-hostile b"
@@ -210,7 +217,7 @@ def test_every_figure_is_drawn_and_fits_a_phone_and_a_desk(seen):
     assert not seen["complaints"]
     for place, width in (("desk", 1280), ("phone", 375), ("shrunk", 375)):
         assert seen[place]["over"] <= 0, place
-        assert len(seen[place]["plots"]) == 7
+        assert len(seen[place]["plots"]) == 8
         for plot in seen[place]["plots"]:
             assert plot["svg"] and plot["high"] >= 200 and plot["still"] == "none", (place, plot)
             assert 0.8 * (width - 60) <= plot["wide"] <= width, (place, plot)
@@ -225,6 +232,12 @@ def test_labels_of_a_large_map_never_overlap(seen):
         assert all(b[0] >= a[1] - 3 for a, b in itertools.pairwise(labels)), place
 
 
+def test_a_category_that_is_a_number_is_labelled_at_its_own_place(seen):
+    labels, bars = seen["bars"]
+    assert [text for text, _ in labels] == ["1", "2", "3", "5 or more"]
+    assert np.allclose([middle for _, middle in labels], bars, atol=2)
+
+
 def test_hostile_text_is_shown_and_never_run(seen):
     assert seen["title"] == "gallery" and seen["elements"] == 0
     first, second = seen["hostile"]
@@ -233,7 +246,7 @@ def test_hostile_text_is_shown_and_never_run(seen):
 
 @pytest.mark.parametrize("way", ["print", "plain"])
 def test_paper_and_no_script_show_the_static_picture(seen, way):
-    assert seen[way] == [[True, False]] * 7 + [[None, None]]
+    assert seen[way] == [[True, False]] * 8 + [[None, None]]
 
 
 def test_text_of_plots_follows_the_theme(seen):

@@ -498,3 +498,24 @@ def test_a_large_matrix_is_averaged_in_blocks_and_a_middling_one_is_downloaded_a
     assert z[1, 3] == pytest.approx(block.mean(), abs=1e-3)
     own = large.iloc[:4, :4].to_numpy()
     assert z[0, 0] == pytest.approx(own[np.triu_indices(4, 1)].mean(), abs=1e-3)
+
+
+def test_blocks_of_a_large_matrix_never_cross_groups():
+    rng = np.random.default_rng(0)
+    names = [f"b{i:03d}" for i in range(130)]
+    values = pd.DataFrame(np.corrcoef(rng.normal(size=(130, 20))), names, names)
+    groups = pd.Series(rng.choice(list("xyz"), 130), names)
+    words = {"alt": "A matrix.", "caption": "A matrix."}
+    figure = figures_pairs.matrix(values, name="g", groups=groups, low=values, high=values, **words)
+    spec = figure.spec["data"][0]
+    order = [n for level in pd.unique(groups) for n in names if groups[n] == level]
+    members, rest = [], order
+    for label in spec["y"]:
+        size = rest.index(label.split(" … ")[-1]) + 1
+        members.append(rest[:size])
+        rest = rest[size:]
+        assert members[-1][0] == label.split(" … ")[0] and size <= 3
+        assert groups[members[-1]].nunique() == 1
+    assert not rest and [t for t, _ in figure.legend] == list(pd.unique(groups))
+    assert spec["z"][0][5] == pytest.approx(values.loc[members[0], members[5]].to_numpy().mean(), abs=1e-3)
+    assert len(figure.html.encode()) < 500_000

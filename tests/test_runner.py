@@ -63,10 +63,18 @@ def test_long_code_is_folded():
         return nbformat.v4.new_code_cell("\n".join(["x = 1"] * lines), metadata={"tags": [*tags]})
 
     cells = [cell(4), cell(5), cell(5, "parameters"), cell(5, "hide-cell"), cell(9, "live-only")]
+    cells.append(nbformat.v4.new_code_cell("x = " + "1" * 97, metadata={"tags": []}))
     notebook = nbformat.v4.new_notebook(cells=cells)
     runner.clean(notebook, paths.NOTEBOOKS / "a.md", paths.EXECUTED / "a.ipynb", None)
     tags = [c.metadata["tags"] for c in notebook.cells]
-    assert tags == [[], ["hide-input"], ["parameters"], ["hide-cell"], ["live-only", "hide-input"]]
+    assert tags == [
+        [],
+        ["hide-input"],
+        ["parameters"],
+        ["hide-cell"],
+        ["live-only", "hide-input"],
+        ["hide-input"],
+    ]
 
 
 def test_first_failing_cell_ends_the_run_with_its_place(project):

@@ -119,6 +119,12 @@ def _axis(title: str = "", **more: Any) -> dict[str, Any]:
     return axis | more
 
 
+def _ticks(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Return the ticks of a category axis. Each is placed by its name: plotly would take the index 1 for a
+    category that is called "1"."""
+    return {"tickmode": "array", "tickvals": [plot_text(n) for n in names], "ticktext": list(texts)}
+
+
 def _layout(height: int, x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return a layout with a transparent ground, so that page and theme show through."""
     return {
@@ -203,16 +209,23 @@ def _references(reference: Mapping[str, float] | float | None, vertical: bool = 
     return {"shapes": shapes, "annotations": notes}
 
 
-def _levels(frame: pd.DataFrame, column: str | None) -> list[tuple[Any, pd.DataFrame]]:
-    """Return (level, rows) in order of appearance; rows without a level come last as "not given"."""
+def _levels(frame: pd.DataFrame, column: str | None) -> list[tuple[int, Any, pd.DataFrame]]:
+    """Return (place, level, rows) in order of appearance; rows without a level come last as "not given".
+
+    The place decides the colour. That of a category is its place among all categories, so figures that show
+    different categories of one column agree.
+    """
     if column is None:
-        return [(None, frame)]
+        return [(0, None, frame)]
     values = frame[column]
     levels = list(pd.unique(values.dropna()))
+    order = levels
     if isinstance(values.dtype, pd.CategoricalDtype):
-        levels = [c for c in values.cat.categories if c in set(levels)]
-    parts = [(level, frame[values == level]) for level in levels]
-    return parts + ([("not given", frame[values.isna()])] if values.isna().any() else [])
+        order = list(values.cat.categories)
+        levels = [c for c in order if c in set(levels)]
+    parts = [(order.index(level), level, frame[values == level]) for level in levels]
+    rest = frame[values.isna()]
+    return parts + ([(len(order), "not given", rest)] if len(rest) else [])
 
 
 def _order(matrix: pd.DataFrame, groups: pd.Series | None, cluster: bool) -> list[Any]:
@@ -281,7 +294,8 @@ def heatmap(
     zmin, zmax : colour range; by default that of the cells off the diagonal. A range that goes below zero
         gets a diverging scale, made symmetric about 0 unless both ends are given.
     groups : Series, row label -> category: rows are ordered by it, a strip and lines show it. A square
-        matrix with the same labels on both sides gets the same order on both.
+        matrix with the same labels on both sides gets the same order on both. Rows of the Series that the
+        matrix lacks only fix the colours: give every figure of a study the same Series.
     low, high : DataFrames of interval bounds, same labels as `matrix`; shown on hover and in the download,
         which then has one row a cell, or a pair when everything is symmetric.
     cluster : order rows (within groups) by average linkage.
@@ -322,6 +336,10 @@ def heatmap(
             raise DataError(
                 f"heat map {name!r}: groups= has no category for {missing[:5]}; give one for each row"
             )
+        known = sorted(
+            groups.dropna().astype(str).unique()
+        )  # of rows drawn or not: colours keep their meaning
+        hues = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(known)}
         groups = groups.reindex(matrix.index).astype(str)
     order = _order(matrix, groups, cluster)
     across = order if square else list(matrix.columns)
@@ -382,9 +400,7 @@ def heatmap(
     legend: list[tuple[str, str]] = []
     shapes: list[dict[str, Any]] = []
     if groups is not None:
-        levels = list(dict.fromkeys(groups[k] for k in order))
-        hues = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
-        legend = list(hues.items())
+        legend = [(level, hues[level]) for level in dict.fromkeys(groups[k] for k in order)]
         starts = [i for i, k in enumerate(order) if i == 0 or groups[k] != groups[order[i - 1]]] + [
             len(order)
         ]
@@ -432,9 +448,7 @@ def heatmap(
         step = max(1, math.ceil(9 / room)) if turned else 1
         size = int(min(13 if len(texts) <= 20 else 10, max(8, 0.85 * room * step)))
         shown = [plot_text(_short(t, limit)) for t in texts[::step]]
-        return {"tickmode": "array", "tickvals": list(range(0, len(texts), step)), "ticktext": shown}, {
-            "size": size
-        }
+        return _ticks(texts[::step], shown), {"size": size}
 
     down, over = [shown[k] for k in order], [shown[k] for k in across]
     turned = len(over) > 8 or max(map(len, over)) > 8
@@ -582,7 +596,7 @@ def scatter(
         else {}
     )
     traces: list[dict[str, Any]] = []
-    for i, (level, part) in enumerate(_levels(frame, None if numeric else color)):
+    for i, level, part in _levels(frame, None if numeric else color):
         for mark, piece in (
             [(m, part[part[symbol].astype(str) == m]) for m in shapes] if symbol else [(None, part)]
         ):
@@ -690,7 +704,7 @@ def line(
     _columns(frame, x, y, color, *(band or ()))
     x_title, y_title = x_title or str(x), y_title or str(y)
     traces: list[dict[str, Any]] = []
-    for i, (level, part) in enumerate(_levels(frame, color)):
+    for i, level, part in _levels(frame, color):
         part, hue = part.sort_values(x, kind="stable"), COLOURS[i % len(COLOURS)]
         if band:
             known = part.dropna(subset=list(band))
@@ -782,7 +796,7 @@ def bar(
         color is None or not frame.duplicated([x]).any()
     )  # one bar a category: no room needed for neighbours
     traces = []
-    for i, (level, part) in enumerate(_levels(frame, color)):
+    for i, level, part in _levels(frame, color):
         keys = [plot_text(v) for v in part[x]]
         trace: dict[str, Any] = {
             "type": "bar",
@@ -809,11 +823,7 @@ def bar(
 
     def ticks(limit: int, most: int) -> dict[str, Any]:
         step = math.ceil(len(names) / most)
-        return {
-            "tickmode": "array",
-            "tickvals": list(range(0, len(names), step)),
-            "ticktext": [plot_text(_short(n, limit)) for n in names[::step]],
-        }
+        return _ticks(names[::step], [plot_text(_short(n, limit)) for n in names[::step]])
 
     mode = {"barmode": "overlay" if single else "group", "bargap": 0.25, "showlegend": color is not None}
     if horizontal:
@@ -886,7 +896,7 @@ def strip(
     names = list(dict.fromkeys(str(v) for v in frame[x]))
     many = len(frame) > 1500
     traces = []
-    for i, (level, part) in enumerate(_levels(frame, color)):
+    for i, level, part in _levels(frame, color):
         hue = COLOURS[i % len(COLOURS)]
         trace = {
             "type": "box",
@@ -910,7 +920,7 @@ def strip(
     def ticks(limit: int, most: int) -> dict[str, Any]:
         step = math.ceil(len(names) / most)
         shown = [_lines(n, limit) if len(names) <= 16 else plot_text(_short(n, limit)) for n in names[::step]]
-        return {"tickmode": "array", "tickvals": list(range(0, len(names), step)), "ticktext": shown}
+        return _ticks(names[::step], shown)
 
     category = _axis(
         x_title,

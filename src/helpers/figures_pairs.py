@@ -384,14 +384,16 @@ def matrix(
     caption: str,
     low: pd.DataFrame | None = None,
     high: pd.DataFrame | None = None,
+    groups: pd.Series | None = None,
     limit: int = MAX_ROWS,
     **more: Any,
 ) -> Figure:
-    """Draw one axis' matrix in the order given; above `limit` benchmarks, at most 60 blocks of neighbours.
+    """Draw one axis' matrix in the order given; above `limit` benchmarks, some 60 blocks of neighbours.
 
-    A block holds benchmarks that follow one another in the order, so a seriated matrix keeps its shape; its
-    label names the first and the last, the caption says how many it holds, intervals are left out, and a
-    benchmark's similarity to itself is not averaged in. `more` goes to ``figures.heatmap``.
+    A block holds benchmarks that follow one another in the order, and of one group where there are `groups`,
+    so a seriated matrix keeps its shape; its label names the first and the last, the caption says how many it
+    holds, intervals are left out, and a benchmark's similarity to itself is not averaged in. `groups` and
+    `more` go to ``figures.heatmap``.
 
     >>> names = [f"b{i}" for i in range(5)]
     >>> values = pd.DataFrame(np.full((5, 5), 0.4) + 0.6 * np.eye(5), names, names)
@@ -405,10 +407,19 @@ def matrix(
             caption += (
                 " The download has the values; the study's artifacts and its report have the intervals too."
             )
-        figure = figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, **more)
+        figure = figures.heatmap(
+            values, name=name, alt=alt, caption=caption, low=low, high=high, groups=groups, **more
+        )
         return replace(figure, data=values.rename_axis("benchmark")) if count > LONG_ROWS else figure
     size = math.ceil(count / min(limit, BLOCKS))
-    block = np.arange(count) // size
+    if groups is None:
+        block = np.arange(count) // size
+    else:
+        level = groups.reindex(values.index).astype(str)
+        order = pd.Index([name for part in pd.unique(level) for name in level.index[level == part]])
+        values, level = values.loc[order, order], level[order]
+        within = level.groupby(level, sort=False).cumcount() // size
+        block = pd.factorize(pd.MultiIndex.from_arrays([level, within]))[0]
     belongs = (block[:, None] == np.arange(block[-1] + 1)).astype(float)
     array = values.to_numpy(float)
     known = (~np.eye(count, dtype=bool) & np.isfinite(array)).astype(float)
@@ -418,11 +429,14 @@ def matrix(
     ends = [(values.index[block == k][0], values.index[block == k][-1]) for k in range(len(mean))]
     labels = [str(a) if a == b else f"{a} … {b}" for a, b in ends]
     caption += (
-        f" {count} benchmarks are too many to draw: each row is the mean of {size} that follow one another; "
+        f" {count} benchmarks are too many to draw: each row is the mean of up to {size} that follow one another; "
         "the study's artifacts hold every pair with its interval."
     )
+    if groups is not None:
+        rows = pd.Series([level[first] for first, _ in ends], labels)
+        groups = pd.concat([rows, groups[~groups.index.isin(rows.index)]])  # the rest only keeps the colours
     frame = pd.DataFrame(mean, labels, labels)
-    return figures.heatmap(frame, name=name, alt=alt, caption=caption, **more)
+    return figures.heatmap(frame, name=name, alt=alt, caption=caption, groups=groups, **more)
 
 
 def choose_pairs(

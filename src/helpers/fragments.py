@@ -147,7 +147,7 @@ def table_html(frame: pd.DataFrame, digits: int = 3, sortable: bool = True) -> s
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
     head = [f'<th scope="col">{escape(frame.index.name or "")}</th>'] if index else []
     head += [
-        f'<th scope="col"{" class=n" if n else ""}>{escape(c)}</th>'
+        f'<th scope="col"{" class=n" if n else ""}>{escape(c).replace("_", "_<wbr>")}</th>'
         for c, n in zip(frame.columns, numeric, strict=True)
     ]
     opening = ["<td class=n>" if n else "<td>" for n in numeric]

@@ -40,7 +40,7 @@ from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
 OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
 PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the default of 4 is short on a busy machine
-LONG_CELL = 4  # lines of code that a page shows; longer code is folded, one click away
+LONG_CELL, WIDE_CELL = 4, 100  # lines and letters of code that a page shows; more is folded, one click away
 UNFOLDED = {"parameters", "hide-cell", "remove-cell"}  # cells to be seen, or hidden already
 
 
@@ -345,7 +345,9 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
             tags = cell.metadata.get("tags", [])
             if "injected-parameters" in tags:
                 cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
-            elif cell.source.count("\n") >= LONG_CELL and not {*tags} & UNFOLDED:
+            elif not {*tags} & UNFOLDED and (
+                cell.source.count("\n") >= LONG_CELL or max(map(len, cell.source.split("\n"))) > WIDE_CELL
+            ):
                 cell.metadata["tags"] = list(dict.fromkeys([*tags, "hide-input"]))
     text = nbformat.writes(notebook)
     for folder in sorted(

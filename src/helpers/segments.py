@@ -17,7 +17,8 @@ from scipy.stats import spearmanr
 from helpers import alignment, corpora, figures, perplexity
 from helpers.errors import DataError
 
-SCALE = "Blues"
+COLOUR = (47, 126, 194)  # drawn at an opacity that text survives, on a light page and on a dark one
+UNITS = {"tokens": "tokens", "pieces": "pieces between blanks", "bytes": "windows of bytes"}
 
 
 def segmentation(loaded: list[Any], text: str, window_bytes: int = 8) -> pd.DataFrame:
@@ -43,59 +44,84 @@ def segmentation(loaded: list[Any], text: str, window_bytes: int = 8) -> pd.Data
 
 
 def draw(frame: pd.DataFrame, *, name: str, alt: str, caption: str) -> figures.Figure:
-    """Draw :func:`segmentation` as rows of blocks: width is bytes, colour nats; the row's total at its end."""
-    lanes = list(dict.fromkeys(zip(frame["model"], frame["cut"])))
-    top = float(frame["nats"].max())
-    shades = plt.get_cmap(SCALE)
+    """Draw :func:`segmentation` as rows of blocks that hold the text: width is bytes, colour nats.
+
+    Above each row stand its model, the number of blocks and their total. Letters are set as wide as a byte,
+    so that the rows can be read against each other; where a phone leaves too little room they are left out.
+    """
+    lanes = frame.groupby(["model", "cut"], sort=False)
+    top, end = float(frame["nats"].max()), int(frame["end"].max())
     drawing = go.Figure()
-    static, axis = plt.subplots(figsize=(10, 0.7 * len(lanes) + 1.2))
-    labels = [f"{model}, {cut}" for model, cut in lanes]
-    for row, (model, cut) in enumerate(lanes):
-        part = frame[(frame["model"] == model) & (frame["cut"] == cut)]
-        for item in part.itertuples():
-            share = item.nats / top if top else 0
-            color = shades(0.08 + 0.72 * share)
-            ink = "white" if share > 0.55 else "black"
-            width = item.end - item.start
-            shown = item.text.strip() if len(item.text.strip()) <= 1.4 * width + 1 else ""
-            paint = f"rgb({','.join(str(int(255 * c)) for c in color[:3])})"
-            drawing.add_bar(
-                x=[width],
-                base=[item.start],
-                y=[labels[row]],
-                orientation="h",
-                marker={"color": paint, "line": {"color": "#888", "width": 1}},
-                text=shown,
-                textfont={"color": ink},
-                textposition="inside",
-                insidetextanchor="middle",
-                hovertemplate=f"{item.text!r}<br>{item.nats:.2f} nats, {width} bytes<extra></extra>",
-                showlegend=False,
-            )
-            axis.barh(row, width, left=item.start, color=color, edgecolor="#888888", height=0.8)
-            axis.text(item.start + width / 2, row, shown, ha="center", va="center", color=ink, fontsize=7)
-        total = f"{part['nats'].sum():.2f} nats"
-        drawing.add_annotation(
-            x=frame["end"].max(), y=labels[row], text=total, showarrow=False, xanchor="left", xshift=6
+    static, axis = plt.subplots(figsize=(10, 0.75 * len(lanes) + 0.6))
+    letter = {
+        k: pixels / end / 0.6 for k, pixels in (("desk", 650), ("phone", 330))
+    }  # 0.6: width of a letter
+    phone: dict[int, dict[str, Any]] = {}
+    for row, ((model, cut), part) in enumerate(lanes):
+        share = part["nats"] / top if top else part["nats"] * 0
+        depth = (0.05 + 0.55 * share).round(3)
+        width = part["end"] - part["start"]
+        # a token may begin with a blank: the letters stand where they are in the text
+        before = [len(t.encode()) - len(t.lstrip().encode()) for t in part["text"]]
+        middle = part["start"] + before + [len(t.strip().encode()) / 2 for t in part["text"]]
+        drawing.add_bar(
+            x=width,
+            base=part["start"],
+            y=[row] * len(part),
+            width=0.5,
+            orientation="h",
+            marker={
+                "color": [f"rgba{(*COLOUR, float(d))}" for d in depth],
+                "line": {"color": "#888", "width": 1},
+            },
+            hovertext=[
+                f"{figures.plot_text(repr(t))}<br>{n:.2f} nats, {w} bytes"
+                for t, n, w in zip(part["text"], part["nats"], width)
+            ],
+            hovertemplate="%{hovertext}<extra></extra>",
         )
-        axis.text(frame["end"].max() + 0.5, row, total, va="center", fontsize=8)
+        drawing.add_scatter(
+            mode="text",
+            x=middle,
+            y=[row] * len(part),
+            text=[figures.plot_text(t.strip()) for t in part["text"]],
+            textfont={"family": "monospace", "size": min(13, letter["desk"])},
+            hoverinfo="skip",
+        )
+        phone[2 * row + 1] = {
+            "textfont": {"family": "monospace", "size": letter["phone"]},
+            "visible": letter["phone"] >= 6,
+        }
+        words = f"{model}: {len(part)} {UNITS[cut]}, {part['nats'].sum():.2f} nats"
+        drawing.add_annotation(
+            x=0,
+            y=row - 0.27,
+            text=figures.plot_text(words),
+            showarrow=False,
+            xanchor="left",
+            yanchor="bottom",
+            xshift=-3,
+        )
+        paint = [(*(c / 255 for c in COLOUR), d) for d in depth]
+        axis.barh([row] * len(part), width, left=part["start"], color=paint, edgecolor="#888", height=0.5)
+        for x, text in zip(middle, part["text"]):
+            axis.text(x, row, text.strip(), ha="center", va="center", fontsize=7)
+        axis.text(0, row - 0.32, words, fontsize=8)
     drawing.update_layout(
         barmode="overlay",
-        xaxis_title="position in the text (bytes)",
-        yaxis={"autorange": "reversed"},
-        margin={"r": 110},
-        uniformtext={"minsize": 7, "mode": "hide"},
+        showlegend=False,
+        xaxis={"visible": False, "range": [-0.2, end + 0.2], "fixedrange": True},
+        yaxis={"visible": False, "range": [len(lanes) - 0.6, -0.75], "fixedrange": True},
     )
-    axis.set_yticks(range(len(lanes)), labels)
-    axis.invert_yaxis()
-    axis.set_xlabel("position in the text (bytes)")
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
+    axis.set_ylim(len(lanes) - 0.6, -0.75)
+    axis.axis("off")
     static.tight_layout()
     plt.close(static)
-    return figures.plotly(
-        drawing, name=name, alt=alt, caption=caption, data=frame, static=static, height=46 * len(lanes) + 110
+    figure = figures.plotly(
+        drawing, name=name, alt=alt, caption=caption, data=frame, static=static, height=52 * len(lanes) + 30
     )
+    figure.spec["phone"] |= {"height": figure.spec["layout"]["height"], "traces": phone}
+    return figure
 
 
 def compare_modes(
