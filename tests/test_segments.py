@@ -46,6 +46,17 @@ def test_draw_shows_every_lane_and_its_total(loaded):
     frame = segments.segmentation(loaded, TEXT)
     figure = segments.draw(frame, name="cuts", alt="Blocks of one sentence.", caption="One sentence.")
     assert "Blocks of one sentence." in figure._repr_html_()
+    blocks, letters = figure.spec["data"][::2], figure.spec["data"][1::2]
+    totals = frame.groupby(["model", "cut"], sort=False)["nats"].sum()
+    titles = [a["text"] for a in figure.spec["layout"]["annotations"]]
+    assert len(blocks) == len(letters) == len(titles) == 6
+    for (model, _), total, title in zip(totals.index, totals, titles):
+        assert title.startswith(f"{model}: ") and title.endswith(f"{total:.2f} nats")
+    for block, text in zip(blocks, letters):
+        for width, start, middle, shown in zip(block["x"], block["base"], text["x"], text["text"]):
+            half = len(shown.encode()) / 2  # of bytes: as wide as the letters are set, at least
+            assert start <= middle - half and middle + half <= start + width
+    assert "".join(letters[1]["text"]) == "".join(TEXT.split())
 
 
 def test_modes_agree_where_context_and_tokens_agree(loaded):

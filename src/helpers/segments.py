@@ -18,7 +18,7 @@ from helpers import alignment, corpora, figures, perplexity
 from helpers.errors import DataError
 
 COLOUR = (47, 126, 194)  # drawn at an opacity that text survives, on a light page and on a dark one
-UNITS = {"tokens": "tokens", "pieces": "pieces between blanks", "bytes": "windows of bytes"}
+UNITS = {"tokens": "tokens", "pieces": "pieces", "bytes": "byte windows"}
 
 
 def segmentation(loaded: list[Any], text: str, window_bytes: int = 8) -> pd.DataFrame:
@@ -61,9 +61,11 @@ def draw(frame: pd.DataFrame, *, name: str, alt: str, caption: str) -> figures.F
         share = part["nats"] / top if top else part["nats"] * 0
         depth = (0.05 + 0.55 * share).round(3)
         width = part["end"] - part["start"]
-        # a token may begin with a blank: the letters stand where they are in the text
+        # a token may begin with a blank: the letters stand where they are in the text; a token that is only a part
+        # of a character's bytes shows none
+        letters = [t.strip() if len(t.rstrip().encode()) <= w else "" for t, w in zip(part["text"], width)]
         before = [len(t.encode()) - len(t.lstrip().encode()) for t in part["text"]]
-        middle = part["start"] + before + [len(t.strip().encode()) / 2 for t in part["text"]]
+        middle = part["start"] + before + [len(t.encode()) / 2 for t in letters]
         drawing.add_bar(
             x=width,
             base=part["start"],
@@ -84,7 +86,7 @@ def draw(frame: pd.DataFrame, *, name: str, alt: str, caption: str) -> figures.F
             mode="text",
             x=middle,
             y=[row] * len(part),
-            text=[figures.plot_text(t.strip()) for t in part["text"]],
+            text=[figures.plot_text(t) for t in letters],
             textfont={"family": "monospace", "size": min(13, letter["desk"])},
             hoverinfo="skip",
         )
@@ -104,8 +106,8 @@ def draw(frame: pd.DataFrame, *, name: str, alt: str, caption: str) -> figures.F
         )
         paint = [(*(c / 255 for c in COLOUR), d) for d in depth]
         axis.barh([row] * len(part), width, left=part["start"], color=paint, edgecolor="#888", height=0.5)
-        for x, text in zip(middle, part["text"]):
-            axis.text(x, row, text.strip(), ha="center", va="center", fontsize=7)
+        for x, text in zip(middle, letters):
+            axis.text(x, row, text, ha="center", va="center", fontsize=7)
         axis.text(0, row - 0.32, words, fontsize=8)
     drawing.update_layout(
         barmode="overlay",
