@@ -519,3 +519,5 @@ def test_blocks_of_a_large_matrix_never_cross_groups():
     assert not rest and [t for t, _ in figure.legend] == list(pd.unique(groups))
     assert spec["z"][0][5] == pytest.approx(values.loc[members[0], members[5]].to_numpy().mean(), abs=1e-3)
     assert len(figure.html.encode()) < 500_000
+    alone = figures_pairs.matrix(values, name="a", groups=pd.Series(names, names), **words)
+    assert len(alone.spec["data"][0]["y"]) == 44 and not alone.legend

@@ -35,9 +35,10 @@ from helpers.fragments import (
 
 # Each has a contrast of at least 3:1 on the light and on the dark page; symbols and dashes differ too.
 COLOURS = ("#2f7ec2", "#d55e00", "#009e73", "#c2609a", "#b58900", "#7b62c9", "#1a9cb0", "#8a8a8a")
+COLOURS += ("#9a6a4f", "#6f8f1e", "#d1495b", "#5d6fe0")  # a study may have a dozen functions
 # plotly's own, which fall short of that contrast
 PLOTLY_COLOURS = dict(
-    zip("#636efa #ef553b #00cc96 #ab63fa #ffa15a #19d3f3 #ff6692 #b6e880".split(), COLOURS, strict=True)
+    zip("#636efa #ef553b #00cc96 #ab63fa #ffa15a #19d3f3 #ff6692 #b6e880".split(), COLOURS[:8], strict=True)
 )
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")

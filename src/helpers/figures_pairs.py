@@ -390,7 +390,7 @@ def matrix(
 ) -> Figure:
     """Draw one axis' matrix in the order given; above `limit` benchmarks, some 60 blocks of neighbours.
 
-    A block holds benchmarks that follow one another in the order, and of one group where there are `groups`,
+    A block holds benchmarks that follow one another in the order, of one group where there are at most 30 `groups`,
     so a seriated matrix keeps its shape; its label names the first and the last, the caption says how many it
     holds, intervals are left out, and a benchmark's similarity to itself is not averaged in. `groups` and
     `more` go to ``figures.heatmap``.
@@ -412,6 +412,8 @@ def matrix(
         )
         return replace(figure, data=values.rename_axis("benchmark")) if count > LONG_ROWS else figure
     size = math.ceil(count / min(limit, BLOCKS))
+    if groups is not None and groups.reindex(values.index).nunique() > BLOCKS // 2:
+        groups = None  # nearly every benchmark a group of its own: nothing to average within
     if groups is None:
         block = np.arange(count) // size
     else:
