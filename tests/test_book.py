@@ -93,6 +93,7 @@ def in_browser(site, visit):
 
 # ---- the figures by themselves ----
 
+PICTURES = 8  # in the gallery, beside its table
 NAMES = [f"benchmark number {i}" for i in range(48)]
 HOSTILE = "<img src=x onerror=document.title='run'>&<b>$x$"
 
@@ -217,7 +218,7 @@ def test_every_figure_is_drawn_and_fits_a_phone_and_a_desk(seen):
     assert not seen["complaints"]
     for place, width in (("desk", 1280), ("phone", 375), ("shrunk", 375)):
         assert seen[place]["over"] <= 0, place
-        assert len(seen[place]["plots"]) == 8
+        assert len(seen[place]["plots"]) == PICTURES
         for plot in seen[place]["plots"]:
             assert plot["svg"] and plot["high"] >= 200 and plot["still"] == "none", (place, plot)
             assert 0.8 * (width - 60) <= plot["wide"] <= width, (place, plot)
@@ -246,7 +247,7 @@ def test_hostile_text_is_shown_and_never_run(seen):
 
 @pytest.mark.parametrize("way", ["print", "plain"])
 def test_paper_and_no_script_show_the_static_picture(seen, way):
-    assert seen[way] == [[True, False]] * 8 + [[None, None]]
+    assert seen[way] == [[True, False]] * PICTURES + [[None, None]]
 
 
 def test_text_of_plots_follows_the_theme(seen):
@@ -274,7 +275,7 @@ def test_a_missing_library_leaves_the_pictures(gallery, tmp_path):
             "[...document.querySelectorAll('.companion-static')].map(i => i.checkVisibility() && i.naturalWidth > 0)"
         )
 
-    assert in_browser(site, visit) == [True] * 7
+    assert in_browser(site, visit) == [True] * PICTURES
 
 
 # ---- the build ----
