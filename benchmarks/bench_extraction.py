@@ -119,9 +119,7 @@ def measure(job: dict) -> dict:
 
         if method == IMITATED:
             linear = torch.nn.functional.linear
-            torch.nn.functional.linear = lambda x, w, b=None: linear(
-                x.bfloat16().float(), w.bfloat16().float(), b
-            )
+            torch.nn.functional.linear = lambda x, w, b=None: linear(x.bfloat16().float(), w.bfloat16().float(), b)
         if method == INT8:
             quantise_trunk(model)
         precision = "fast" if method == "engine fast" else "exact"
@@ -310,9 +308,7 @@ def main() -> None:
         jobs = [job | {"method": m, "texts": texts, "setting": "mixed"} for m in methods]
         keep(compare(jobs, options.rounds, options.peers, "methods"))
     if "rounding" in options.parts:
-        jobs = [
-            job | {"method": m, "texts": texts, "setting": "mixed"} for m in ("plain loop", INT8, IMITATED)
-        ]
+        jobs = [job | {"method": m, "texts": texts, "setting": "mixed"} for m in ("plain loop", INT8, IMITATED)]
         rows = compare(jobs, 1, None, "rounding")
         for key in ("tokens_per_second", "ratio", "ratio_low", "ratio_high", "megabytes"):
             rows[-1][key] = None

@@ -56,9 +56,7 @@ def measure(size: int) -> pd.DataFrame:
         "resample performance",
         lambda: {"performance": maps.performance_resamples(scores, keep, None, DRAWS)},
     )
-    drawn = step(
-        "embed, align, ellipses", lambda: maps.disentangle(compared, resamples=resamples, draws=DRAWS)
-    )
+    drawn = step("embed, align, ellipses", lambda: maps.disentangle(compared, resamples=resamples, draws=DRAWS))
     step("map", lambda: figures_pairs.disentanglement(drawn, name="map", functions=functions, **words))
     step("agreement of axes", lambda: judgement.agreement(axes, PERMUTATIONS, 0))
     table = step("pairs", lambda: maps.pairs(axes, benchmarks))
@@ -119,9 +117,7 @@ def main(sizes: list[int]) -> None:
     table = table[~table["benchmarks"].isin(sizes)]
     for size in sorted(sizes):
         table = pd.concat([table, measure(size)], ignore_index=True)
-        table.round({"seconds": 2, "cpu_seconds": 2, "page_kib": 0, "peak_mib": 0}).to_csv(
-            RESULTS, index=False
-        )
+        table.round({"seconds": 2, "cpu_seconds": 2, "page_kib": 0, "peak_mib": 0}).to_csv(RESULTS, index=False)
     print(table.groupby("benchmarks")[["seconds", "cpu_seconds", "page_kib"]].sum().to_string())
 
 

@@ -155,9 +155,7 @@ def stream(units: int, block: int = 200_000) -> None:
     print(
         f"{units:,} units in blocks of {block:,}, {len(kept[0])} kept a benchmark: {wall:.1f} s, {cpu:.1f} s of processor"
     )
-    print(
-        f"peak memory {peak:.0f} MiB, {peak - before:.0f} MiB more than before; making the random blocks included"
-    )
+    print(f"peak memory {peak:.0f} MiB, {peak - before:.0f} MiB more than before; making the random blocks included")
     row = {
         "date": time.strftime("%Y-%m-%d"),
         "threads": threads(),

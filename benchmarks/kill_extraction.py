@@ -45,9 +45,7 @@ def make(root: Path, models: int = 4, documents: int = 160) -> Path:
         PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>").save_pretrained(root / f"m{seed}")
         entries.append({"name": f"m{seed}", "source": "folder", "id": str(root / f"m{seed}")})
     words = "surprise belongs to the text and not to the tokens that a model happens to read it in".split()
-    rows = [
-        {"text": " ".join(random.Random(k).choices(words, k=5 + k % 20)) + f" {k}"} for k in range(documents)
-    ]
+    rows = [{"text": " ".join(random.Random(k).choices(words, k=5 + k % 20)) + f" {k}"} for k in range(documents)]
     (root / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     study = {
         "name": "kills",

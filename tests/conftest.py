@@ -96,9 +96,7 @@ class Project:
 
     def run(self, *arguments: str, **options) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "helpers.runner", *arguments]
-        return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=300, **options
-        )
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture
@@ -132,9 +130,7 @@ class Tiny:
             for token in ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁t", "he", "▁the", "at", "▁c", "▁cat"]:
                 letters[token] = len(letters)
             merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("a", "t"), ("▁", "c"), ("▁c", "at")]
-            made = Tokenizer(
-                models.BPE(letters, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
-            )
+            made = Tokenizer(models.BPE(letters, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
             made.normalizer = normalizers.Replace(" ", "▁")
             made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
         else:
@@ -184,8 +180,7 @@ class Tiny:
             "models": {
                 "kind": "list",
                 "entries": [
-                    {"name": f"m{i}", "source": "folder", "id": path, "family": f"f{i}"}
-                    for i, path in enumerate(made)
+                    {"name": f"m{i}", "source": "folder", "id": path, "family": f"f{i}"} for i, path in enumerate(made)
                 ],
             },
             "corpus": {"kind": "files", "sources": [str(self.root / "corpus.jsonl")]},

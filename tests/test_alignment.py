@@ -85,9 +85,7 @@ def trained_tokenizer(family: str):
         made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback()])
     else:
         made = Tokenizer(kinds.Unigram())
-        made.normalizer = (
-            normalizers.NFKC()
-        )  # changes characters: one becomes several and the other way round
+        made.normalizer = normalizers.NFKC()  # changes characters: one becomes several and the other way round
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
         made.decoder = decoders.Metaspace(prepend_scheme="always")
         made.train_from_iterator(

@@ -21,9 +21,7 @@ import pytest
 from helpers import book, figures, paths, provenance
 from helpers.errors import StaleArtifactError, UnavailableError
 
-SITE = Path(
-    os.environ.get("COMPANION_SITE") or paths.BOOK / "_build" / "html"
-)  # or another build of the book
+SITE = Path(os.environ.get("COMPANION_SITE") or paths.BOOK / "_build" / "html")  # or another build of the book
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")) if SITE.is_dir() else []
 PAGES = [p for p in PAGES if not p.startswith("_static/")]  # pieces of the theme's templates
 CONTENT = [p for p in PAGES if p not in ("search.html", "genindex.html", "py-modindex.html")]
@@ -127,9 +125,7 @@ def gallery(tmp_path_factory):
         figures.bar(counted, "tokens", "share", name="numbers", **words),
         figures.table(frame, name="table", **words),
     ]
-    head = (
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>gallery</title>'
-    )
+    head = '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8"><title>gallery</title>'
     head += '<meta name="viewport" content="width=device-width"><link rel="icon" href="_static/favicon.svg">'
     head += "<style>:root{--pst-color-text-base:rgb(1,2,3)}body{margin:16px;font-family:sans-serif}</style>"
     head += '<link rel="stylesheet" href="_static/companion.css"><script src="_static/companion.js"></script></head>'
@@ -179,9 +175,7 @@ def seen(gallery):
         found["desk"]["over"] = await page.evaluate(OVER)
         found["bars"] = await page.evaluate(BARS)
         found["title"] = await page.title()
-        found["elements"] = await page.locator(
-            "#fig-hostile img:not(.companion-static), #fig-hostile b"
-        ).count()
+        found["elements"] = await page.locator("#fig-hostile img:not(.companion-static), #fig-hostile b").count()
         found["hostile"] = await page.evaluate(
             "[...document.querySelectorAll('#fig-hostile .ytick text')].map(t => t.textContent)"
         )
@@ -198,9 +192,7 @@ def seen(gallery):
         await page.wait_for_function("document.querySelectorAll('#fig-map .ytick text').length >= 40")
         found["again"] = await page.evaluate(PLOTS)
         before = await page.evaluate(TEXT)
-        await page.evaluate(
-            "document.documentElement.style.setProperty('--pst-color-text-base', 'rgb(250, 251, 252)')"
-        )
+        await page.evaluate("document.documentElement.style.setProperty('--pst-color-text-base', 'rgb(250, 251, 252)')")
         found["colours"] = before, await page.evaluate(TEXT)
         await page.emulate_media(media="print")
         found["print"] = await page.evaluate(STATIC)
@@ -317,8 +309,7 @@ def laboratory(tmp_path, monkeypatch):
     provenance.write_table(tmp_path / "lab" / "benchmarks.csv", described)
     for axis, value in (("performance", 0.9), ("semantic", 0.8), ("signature-crossfit", -0.7)):
         rows = [
-            (a, b, value if {a, b} == {"a1", "b1"} else 0.1, -1.0, 1.0)
-            for a, b in itertools.combinations(names, 2)
+            (a, b, value if {a, b} == {"a1", "b1"} else 0.1, -1.0, 1.0) for a, b in itertools.combinations(names, 2)
         ]
         table = pd.DataFrame(rows, columns=["a", "b", "value", "low", "high"])
         provenance.write_table(tmp_path / "lab" / "overlap" / f"{axis}.parquet", table)
@@ -385,12 +376,7 @@ def report(problems):
 
 def test_pages_load_nothing_from_elsewhere(readers):
     report(
-        [
-            (p, u)
-            for p, r in readers.items()
-            for u in r.loads
-            if urlsplit(u).scheme not in ("", "data") or u[:2] == "//"
-        ]
+        [(p, u) for p, r in readers.items() for u in r.loads if urlsplit(u).scheme not in ("", "data") or u[:2] == "//"]
     )
     styles = [(p.relative_to(SITE).as_posix(), p.read_text(encoding="utf-8")) for p in SITE.rglob("*.css")]
     report([(p, "loads from elsewhere") for p, text in styles if FOREIGN_STYLE.search(text)])
@@ -415,9 +401,7 @@ def test_links_and_anchors_lead_somewhere(readers):
 
 
 def test_ids_are_unique_on_every_page(readers):
-    report(
-        [(p, f"id {i!r} twice") for p, r in readers.items() for i in {i for i in r.ids if r.ids.count(i) > 1}]
-    )
+    report([(p, f"id {i!r} twice") for p, r in readers.items() for i in {i for i in r.ids if r.ids.count(i) > 1}])
 
 
 def test_every_picture_has_alt_text(readers):
@@ -497,9 +481,7 @@ def test_pages_open_without_errors(visits):
 
 def test_no_request_leaves_this_machine(visits):
     local = ("data:", "blob:", "about:")
-    report(
-        [(p, u) for p, v in visits.items() for u in v["requests"] if not u.startswith((v["address"], *local))]
-    )
+    report([(p, u) for p, v in visits.items() for u in v["requests"] if not u.startswith((v["address"], *local))])
 
 
 def test_equations_are_drawn(visits):
@@ -521,22 +503,12 @@ def test_figures_speak(visits):
 
 
 def test_pages_fit_a_phone(visits):
-    report(
-        [
-            (p, f"{v['over']} pixels too wide: {v['out']}")
-            for p, v in visits.items()
-            if v["over"] > 0 or v["out"]
-        ]
-    )
+    report([(p, f"{v['over']} pixels too wide: {v['out']}") for p, v in visits.items() if v["over"] > 0 or v["out"]])
 
 
 def test_pages_are_light(visits):
     def weight(record):
-        names = {
-            unquote(urlsplit(u).path).lstrip("/")
-            for u in record["requests"]
-            if u.startswith(record["address"])
-        }
+        names = {unquote(urlsplit(u).path).lstrip("/") for u in record["requests"] if u.startswith(record["address"])}
         files = [SITE / (n or "index.html") for n in names if not n.startswith("vendor/")]
         return sum(f.stat().st_size for f in files if f.is_file())
 

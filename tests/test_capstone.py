@@ -46,9 +46,7 @@ def test_noise_a_copy_and_a_reversed_copy_fail(known):
     assert capstone.grade(table(1 - copy), bootstraps=0).score < 0.1  # a turned copy says the same
     few = capstone.grade(table(scores.loc["code-returns-cloze"], n_items=3), bootstraps=0)
     assert few.reliability < 0.5, "three items cannot be reliable"
-    assert "not passed" in str(grade) and "PASSED" in str(
-        capstone.grade(table(scores.loc["code-returns-cloze"]))
-    )
+    assert "not passed" in str(grade) and "PASSED" in str(capstone.grade(table(scores.loc["code-returns-cloze"])))
 
 
 def test_the_suite_decides(known):

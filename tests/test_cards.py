@@ -40,9 +40,7 @@ def study(tmp_path_factory):
     axes = world["axes"]
     for axis in axes:
         drop = ["alone"] if axis == "neural" else []
-        value, low, high = (
-            m.drop(index=drop, columns=drop) for m in (axes[axis], axes.low[axis], axes.high[axis])
-        )
+        value, low, high = (m.drop(index=drop, columns=drop) for m in (axes[axis], axes.low[axis], axes.high[axis]))
         known = pd.Series(np.linspace(0.5, 0.95, len(value)), index=value.index)
         overlap.write(results, axis, value, low, high, known)
     benchmarks = world["benchmarks"].assign(
@@ -50,10 +48,7 @@ def study(tmp_path_factory):
     )
     provenance.write_table(results / "benchmarks.csv", benchmarks.assign(usable=True, reason=""))
     long = (
-        world["scores"]
-        .rename_axis("benchmark")
-        .reset_index()
-        .melt("benchmark", var_name="model", value_name="score")
+        world["scores"].rename_axis("benchmark").reset_index().melt("benchmark", var_name="model", value_name="score")
     )
     provenance.write_table(results / "scores.csv", long.assign(n_items=50, stderr=0.05, source="simulated"))
     signature = pd.DataFrame(
@@ -68,9 +63,7 @@ def study(tmp_path_factory):
     )
     provenance.write_table(results / "signatures.parquet", signature)
     read = maps.read("lab")
-    findings, _ = diagnosis.diagnose(
-        read, scores=world["scores"], benchmarks=benchmarks, scale=world["scale"]
-    )
+    findings, _ = diagnosis.diagnose(read, scores=world["scores"], benchmarks=benchmarks, scale=world["scale"])
     shared = pd.DataFrame(
         [
             {
@@ -108,9 +101,7 @@ def test_every_benchmark_has_one_card_with_its_neighbours(facts):
         for row in best.itertuples():
             assert f"](#{places[row.neighbour]}) {row.value:.2f}" in card
         assert "**Advice.**" in card
-    linked = set(re.findall(r"\(#(card-[a-z0-9-]+)\)", text)) | set(
-        re.findall(r'href="#(card-[a-z0-9-]+)"', text)
-    )
+    linked = set(re.findall(r"\(#(card-[a-z0-9-]+)\)", text)) | set(re.findall(r'href="#(card-[a-z0-9-]+)"', text))
     assert linked <= set(places.values())
 
 
@@ -255,20 +246,14 @@ def test_large_suites_are_sampled_and_say_so():
 
 def test_map_figure_draws_each_benchmark_once(facts):
     result = maps.disentangle(facts.axes, draws=12)
-    figure = figures_pairs.disentanglement(
-        result, name="map", alt="The map of benchmarks.", caption="The map."
-    )
+    figure = figures_pairs.disentanglement(result, name="map", alt="The map of benchmarks.", caption="The map.")
     names = [t for t in figure.spec["data"] if t["mode"] == "markers+text"]
     assert len(names) == 1 and len(names[0]["x"]) == len(names[0]["text"]) == len(facts.names)
     assert set(names[0]["text"]) <= set(facts.names) | {""}
     assert any(names[0]["text"])
     narrow = figure.spec["phone"]["traces"][str(figure.spec["data"].index(names[0]))]
     assert len(narrow["text"]) == len(facts.names)
-    spokes = [
-        t
-        for t in figure.spec["data"]
-        if t["mode"] == "lines" and len(t["x"]) == 3 * len(facts.axes["semantic"])
-    ]
+    spokes = [t for t in figure.spec["data"] if t["mode"] == "lines" and len(t["x"]) == 3 * len(facts.axes["semantic"])]
     assert spokes
     assert len(figure.data) == 4 * len(facts.names)
 
@@ -276,10 +261,7 @@ def test_map_figure_draws_each_benchmark_once(facts):
 def test_map_leaves_out_what_cannot_be_displaced():
     random = np.random.default_rng(0)
     names = [f"b{i}" for i in range(12)]
-    tables = [
-        pd.DataFrame(np.corrcoef(random.normal(size=(n, 8))), names[:n], names[:n]).clip(-1, 1)
-        for n in (8, 12)
-    ]
+    tables = [pd.DataFrame(np.corrcoef(random.normal(size=(n, 8))), names[:n], names[:n]).clip(-1, 1) for n in (8, 12)]
     axes = maps.complete(maps.Axes(dict(zip(("performance", "neural"), tables))))
     compared = maps.comparable(axes)
     assert all(list(m.index) == names[:8] for m in compared.values.values())
@@ -318,9 +300,7 @@ def test_ternary_takes_two_or_three_axes(facts):
     table = maps.pairs(facts.axes)
     words = {"alt": "Shares of the axes.", "caption": "Shares."}
     for predictors in (["semantic", "neural"], ["signature-crossfit", "semantic", "neural"]):
-        figure = figures_pairs.ternary(
-            maps.profile(table, predictors=predictors), predictors, name="t", **words
-        )
+        figure = figures_pairs.ternary(maps.profile(table, predictors=predictors), predictors, name="t", **words)
         assert any(t["mode"] == "markers" for t in figure.spec["data"])
     with pytest.raises(DataError, match="two or three axes"):
         figures_pairs.ternary(maps.profile(table, predictors=["semantic"]), ["semantic"], name="t", **words)
@@ -418,9 +398,7 @@ def test_twins_make_noise_look_like_a_function():
         kept, _ = judgement.without_twins(axes, benchmarks)
         options = dict(bootstraps=0, permutations=0, pair_bootstraps=0)
         with_twins.append(inference.within_between(axes["semantic"], labels, **options).auc)
-        without.append(
-            inference.within_between(kept["semantic"], labels[kept["semantic"].index], **options).auc
-        )
+        without.append(inference.within_between(kept["semantic"], labels[kept["semantic"].index], **options).auc)
     assert np.mean(with_twins) > 0.62
     assert abs(np.mean(without) - 0.5) < 0.12
 
@@ -437,9 +415,7 @@ def tables_of(seed: int, noise: float, units: int, format_factor: float = 0.0):
     scores = pd.DataFrame(true + noise * rng.normal(size=true.shape), names, models)
     kind = rng.integers(3, size=units)
     surprisal = pd.DataFrame(rng.normal(size=(units, 24)) - 1.5 * skills[kind], columns=models)
-    facts = pd.DataFrame(
-        {"function": [n[:2] for n in names], "format": [n[3:-1] for n in names]}, index=names
-    )
+    facts = pd.DataFrame({"function": [n[:2] for n in names], "format": [n[3:-1] for n in names]}, index=names)
     one = pd.Series([f"g{i // 2}" for i in range(24)], models)
     return overlap.Tables(
         surprisal=surprisal,
@@ -469,9 +445,9 @@ def test_matched_control_weakens_to_the_variants_reliability_and_length():
 
 def test_matched_control_shows_a_format_factor_as_what_weakening_does_not_explain():
     main, variant = tables_of(0, 0.3, 400), tables_of(1, 0.3, 400, format_factor=3.0)
-    by = judgement.matched_control(main, variant, repeats=2, k=30, splits=2).set_index(
-        ["population", "axis", "pairs"]
-    )["auc"]
+    by = judgement.matched_control(main, variant, repeats=2, k=30, splits=2).set_index(["population", "axis", "pairs"])[
+        "auc"
+    ]
     assert by["main, weakened to match", "performance", "hard"] > by["variant", "performance", "hard"] + 0.2
 
 
@@ -485,9 +461,13 @@ def test_a_large_matrix_is_averaged_in_blocks_and_a_middling_one_is_downloaded_a
     words = {"alt": "A matrix.", "caption": "A matrix."}
     small, middling, large = square(8), square(40), square(203)
     low, high = middling - 0.1, middling + 0.1
-    assert list(
-        figures_pairs.matrix(small, name="s", low=small - 0.1, high=small + 0.1, **words).data.columns
-    ) == ["row", "column", "value", "low", "high"]
+    assert list(figures_pairs.matrix(small, name="s", low=small - 0.1, high=small + 0.1, **words).data.columns) == [
+        "row",
+        "column",
+        "value",
+        "low",
+        "high",
+    ]
     figure = figures_pairs.matrix(middling, name="m", low=low, high=high, **words)
     pd.testing.assert_frame_equal(figure.data, middling.rename_axis("benchmark"))
     assert "artifacts" in figure.caption and len(figure.spec["data"][0]["customdata"]) == 40

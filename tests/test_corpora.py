@@ -48,11 +48,7 @@ def test_units_are_their_characters(text, kind, size):
 
 
 @settings(deadline=None)
-@given(
-    st.lists(
-        st.lists(st.sampled_from(["a", "日本", "🤗", "b."]), min_size=1, max_size=4), min_size=1, max_size=5
-    )
-)
+@given(st.lists(st.lists(st.sampled_from(["a", "日本", "🤗", "b."]), min_size=1, max_size=4), min_size=1, max_size=5))
 def test_documents_come_back_from_units(documents):
     rows = [(f"d{k}", "s", " ".join(d)) for k, d in enumerate(documents)]
     frame = pd.DataFrame(rows, columns=corpora.COLUMNS)

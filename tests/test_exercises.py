@@ -35,9 +35,7 @@ def solutions(path):
             title = heading[-1] if heading else title
             grade = (re.findall(rf"\*({'|'.join(GRADES)})\.\*", cell.source) or [grade])[-1]
         elif "solution" in cell.metadata.get("tags", []):
-            assert "hide-cell" in cell.metadata["tags"], (
-                f"{path.name}: the solution of '{title}' is not folded"
-            )
+            assert "hide-cell" in cell.metadata["tags"], f"{path.name}: the solution of '{title}' is not folded"
             made[title] = (grade, cell.source)
     return made
 
@@ -69,13 +67,9 @@ def test_every_exercise_has_a_solution_that_checks_itself():
 def test_solutions_in_a_chapter_check_themselves():
     for name in OWN_SOLUTIONS:
         cells = [
-            c
-            for c in jupytext.read(paths.NOTEBOOKS / f"{name}.md").cells
-            if "solution" in c.metadata.get("tags", [])
+            c for c in jupytext.read(paths.NOTEBOOKS / f"{name}.md").cells if "solution" in c.metadata.get("tags", [])
         ]
-        assert len(cells) == 3 and all(
-            "assert " in c.source and "hide-cell" in c.metadata["tags"] for c in cells
-        )
+        assert len(cells) == 3 and all("assert " in c.source and "hide-cell" in c.metadata["tags"] for c in cells)
 
 
 def test_the_build_runs_them_and_the_book_shows_them():

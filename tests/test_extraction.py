@@ -130,9 +130,7 @@ def test_kills_at_random_moments_change_nothing(small, tiny, tmp_path, forkserve
     study = small(documents=60)
     shards = study.results / "surprisal"
     for kill in range(4):
-        run = forkserver.Process(
-            target=itself.extract_there, args=(str(tiny.root / "small.yml"), str(tmp_path))
-        )
+        run = forkserver.Process(target=itself.extract_there, args=(str(tiny.root / "small.yml"), str(tmp_path)))
         run.start()
         done = len(list(shards.rglob("*.json")))
         while run.is_alive() and len(list(shards.rglob("*.json"))) < done + 3:
@@ -226,14 +224,10 @@ def test_exact_and_fast_shards_never_mix(small, tiny, monkeypatch):
     extraction.extract(study)
     fast = small(models=1, precision="fast")
     monkeypatch.setattr(perplexity, "fast_products", lambda device: "float32")
-    with pytest.raises(
-        UnavailableError, match=r"precision is 'fast', but this processor .* Leave the key out"
-    ):
+    with pytest.raises(UnavailableError, match=r"precision is 'fast', but this processor .* Leave the key out"):
         extraction.extract(fast)
     asked, given = [], perplexity.surprisal_of_ids
-    monkeypatch.setattr(
-        perplexity, "surprisal_of_ids", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k)
-    )
+    monkeypatch.setattr(perplexity, "surprisal_of_ids", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k))
     monkeypatch.setattr(perplexity, "fast_products", lambda device: "bfloat16")
     report = extraction.extract(fast)
     assert report["computed"].tolist() == [4] and "other parameters" in report["redone"].iloc[0]
@@ -252,9 +246,7 @@ def test_paper_mode_takes_the_precision_of_the_study(small, monkeypatch):
     study = small(models=1, documents=1, mode="paper", context_pieces=2, precision="fast")
     asked, given = [], perplexity.paper_surprisal
     monkeypatch.setattr(perplexity, "fast_products", lambda device: "bfloat16")
-    monkeypatch.setattr(
-        perplexity, "paper_surprisal", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k)
-    )
+    monkeypatch.setattr(perplexity, "paper_surprisal", lambda *a, **k: asked.append(k["precision"]) or given(*a, **k))
     extraction.extract(study)
     assert asked == ["fast"]
 
@@ -272,9 +264,7 @@ def test_paper_mode_extracts_last_tokens(small):
     units = provenance.read_table(study.results / "units.parquet")
     own = units[units["doc_id"] == document["doc_id"]]
     spans = own[["start", "end"]].to_numpy()
-    found = perplexity.paper_surprisal(
-        loaded.model, loaded.tokenizer, document["text"], spans, context_pieces=4
-    )
+    found = perplexity.paper_surprisal(loaded.model, loaded.tokenizer, document["text"], spans, context_pieces=4)
     assert np.abs(matrix(study).loc[own.index, "m0"] - found["last"]).max() < 1e-4
 
 

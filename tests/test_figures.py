@@ -43,9 +43,7 @@ MAKERS = {
     "heatmap": lambda **w: figures.heatmap(
         square(5), groups=pd.Series(list("aabbc"), square(5).index), cluster=True, **w
     ),
-    "heatmap-bounds": lambda **w: figures.heatmap(
-        square(4), low=square(4) - 0.1, high=square(4) + 0.1, unit="r", **w
-    ),
+    "heatmap-bounds": lambda **w: figures.heatmap(square(4), low=square(4) - 0.1, high=square(4) + 0.1, unit="r", **w),
     "scatter": lambda **w: figures.scatter(
         FRAME,
         "x",
@@ -62,9 +60,7 @@ MAKERS = {
     "line": lambda **w: figures.line(
         FRAME, "x", "y", color="kind", band=("low", "high"), log_x=True, reference={"chance": 0.25}, **w
     ),
-    "bar": lambda **w: figures.bar(
-        FRAME, "kind", "y", low="low", high="high", color="kind", reference=0.2, **w
-    ),
+    "bar": lambda **w: figures.bar(FRAME, "kind", "y", low="low", high="high", color="kind", reference=0.2, **w),
     "bar-across": lambda **w: figures.bar(FRAME, "kind", "y", horizontal=True, reference={"half": 0.5}, **w),
     "strip": lambda **w: figures.strip(FRAME, "kind", "y", color="kind", reference=0, **w),
     "plotly": lambda **w: figures.plotly(go.Figure(go.Scatter(x=FRAME["x"], y=FRAME["y"])), data=FRAME, **w),
@@ -159,9 +155,7 @@ def test_fragment_is_complete(maker):
     assert download["download"] == "a-figure.csv"
     (text,) = page.texts["script"]
     spec = json.loads(text)
-    go.Figure(
-        {"data": spec["data"], "layout": spec["layout"]}
-    )  # plotly itself rejects a key it does not know
+    go.Figure({"data": spec["data"], "layout": spec["layout"]})  # plotly itself rejects a key it does not know
     assert spec["phone"]["height"] > 0 and spec["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
@@ -186,9 +180,7 @@ def test_text_is_shown_and_never_run():
         figures.heatmap(matrix, groups=pd.Series([HOSTILE, "g"], names), unit=HOSTILE, **words),
         figures.bar(frame, HOSTILE, "y", color=HOSTILE, reference={HOSTILE: 1}, **words),
         figures.strip(frame, HOSTILE, "y", label=HOSTILE, **words),
-        figures.scatter(
-            frame, "y", "y", color=HOSTILE, label=HOSTILE, hover=[HOSTILE], x_title=HOSTILE, **words
-        ),
+        figures.scatter(frame, "y", "y", color=HOSTILE, label=HOSTILE, hover=[HOSTILE], x_title=HOSTILE, **words),
         figures.line(frame, "y", "y", color=HOSTILE, **words),
         figures.table(frame, **words),
     ]
@@ -259,9 +251,7 @@ def test_heatmap_keeps_every_value_at_its_place():
     page = Document(figure.html)
     assert len(page.all("table")) == 1 and len(page.all("td")) == 36
     assert "–" in page.texts["td"] and len(page.all("details")) == 1
-    assert [t for t in page.texts["th"] if t.strip()] == [
-        labels[k] for k in figure.table.index.str.lower()
-    ] * 2
+    assert [t for t in page.texts["th"] if t.strip()] == [labels[k] for k in figure.table.index.str.lower()] * 2
 
 
 def test_heatmap_refuses_what_it_cannot_draw():
@@ -292,9 +282,7 @@ def test_frames_are_checked():
 
 
 def test_rows_that_cannot_be_drawn_are_counted():
-    assert (
-        "(1 of 4 rows lack a value and are not drawn.)" in figures.scatter(FRAME, "x", "y", **WORDS).caption
-    )
+    assert "(1 of 4 rows lack a value and are not drawn.)" in figures.scatter(FRAME, "x", "y", **WORDS).caption
     assert "not drawn" not in figures.scatter(FRAME.dropna(), "x", "y", **WORDS).caption
 
 
@@ -339,9 +327,7 @@ def test_a_plot_without_a_twin_needs_one():
 
 
 def test_table_sorts_numbers_and_scrolls():
-    frame = pd.DataFrame(
-        {"r": np.linspace(0, 1, 30), "ok": [True, False] * 15}, index=pd.Index(range(30), name="unit")
-    )
+    frame = pd.DataFrame({"r": np.linspace(0, 1, 30), "ok": [True, False] * 15}, index=pd.Index(range(30), name="unit"))
     page = Document(figures.table(frame, name="list", caption="All.", digits=2).html)
     assert {"scope": "col", "class": "n"} in page.all("th")
     box = next(d for d in page.all("div") if d.get("class") == "companion-scroll")

@@ -23,9 +23,7 @@ def factor_matrix(rng, benchmarks, weight=0.0, shared=None):
 # --- p-values ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("alternative", "expected"), [("greater", 2 / 6), ("less", 5 / 6), ("two-sided", 2 / 6)]
-)
+@pytest.mark.parametrize(("alternative", "expected"), [("greater", 2 / 6), ("less", 5 / 6), ("two-sided", 2 / 6)])
 def test_permutation_p_counts_the_observed_value(alternative, expected):
     assert inference.permutation_p([-2.0, -1.0, 0.0, 1.0, 4.0], 3.0, alternative) == pytest.approx(expected)
 
@@ -379,9 +377,7 @@ def test_pair_tests_are_overconfident_with_unequal_labels_and_the_label_permutat
 
 
 def test_label_permutation_finds_blocks():
-    m = inference.within_between(
-        np.kron(np.eye(4), np.ones((4, 4))), np.repeat(np.arange(4), 4), permutations=199
-    )
+    m = inference.within_between(np.kron(np.eye(4), np.ones((4, 4))), np.repeat(np.arange(4), 4), permutations=199)
     assert m.p == pytest.approx(1 / 200) and m.auc_p == pytest.approx(1 / 200)
 
 

@@ -366,9 +366,7 @@ def test_unscorable_questions_are_refused(items, tokenizer):
 
 def test_flat_benchmarks_are_marked_never_dropped(items):
     names = items["benchmark"].unique()
-    scores = pd.DataFrame(
-        {"benchmark": np.repeat(names, 8), "score": np.tile(np.linspace(0.2, 0.9, 8), len(names))}
-    )
+    scores = pd.DataFrame({"benchmark": np.repeat(names, 8), "score": np.tile(np.linspace(0.2, 0.9, 8), len(names))})
     scores.loc[scores["benchmark"] == names[7], "score"] = 0.5
     table = scoring.benchmarks_table(items, scores)
     assert list(table["benchmark"]) == list(names)
@@ -409,9 +407,7 @@ def test_prepare_writes_the_schema(prepared, monkeypatch):
     models = provenance.read_table(prepared / "models.csv")
     assert models["model"].tolist() == lab.model_names() and models["family"].nunique() == 4
     questions = provenance.read_table(prepared / "questions.parquet")
-    assert {"benchmark", "question_id", "prompt", "choices", "answer", "format", "text"} == set(
-        questions.columns
-    )
+    assert {"benchmark", "question_id", "prompt", "choices", "answer", "format", "text"} == set(questions.columns)
 
 
 def test_scores_follow_exposure(prepared):
@@ -443,9 +439,7 @@ def test_prepare_is_deterministic(prepared, tmp_path, monkeypatch):
 def test_prepare_writes_the_measured_numbers_of_other_populations(name, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
     base = studies.load("lab")
-    study = base.model_copy(
-        update={"name": f"lab-{name}", "models": studies.Models(kind="lab", population=name)}
-    )
+    study = base.model_copy(update={"name": f"lab-{name}", "models": studies.Models(kind="lab", population=name)})
     lab.prepare(study)
     units = provenance.read_table(study.results / "units.parquet")
     surprisal = provenance.read_table(study.results / "surprisal.parquet")

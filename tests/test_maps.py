@@ -44,9 +44,7 @@ def test_stress_is_kruskals():
     xy, delta = result.points.to_numpy(), maps.dissimilarity(matrix)
     upper = np.triu_indices(9, 1)
     distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)[upper]
-    assert result.stress == pytest.approx(
-        np.sqrt(((distance - delta[upper]) ** 2).sum() / (distance**2).sum())
-    )
+    assert result.stress == pytest.approx(np.sqrt(((distance - delta[upper]) ** 2).sum() / (distance**2).sum()))
     assert 0.01 < result.stress < 0.6
 
 
@@ -70,12 +68,8 @@ def test_alignment_undoes_any_similarity_transform(seed, angle, flip, scale, gon
     points = planar(12, seed)
     names = [f"b{i}" for i in range(12)]
     first = pd.DataFrame(points, index=names, columns=["x", "y"])
-    second = pd.DataFrame(turned(points, angle, flip) * scale + 3, index=names, columns=["x", "y"]).iloc[
-        gone:
-    ]
-    third = pd.DataFrame(turned(points, -angle, not flip) - 1, index=names, columns=["x", "y"]).iloc[
-        : 12 - gone
-    ]
+    second = pd.DataFrame(turned(points, angle, flip) * scale + 3, index=names, columns=["x", "y"]).iloc[gone:]
+    third = pd.DataFrame(turned(points, -angle, not flip) - 1, index=names, columns=["x", "y"]).iloc[: 12 - gone]
     result = maps.align({"performance": first, "semantic": second, "neural": third})
     assert maps.displacement(result)["distance"].max() < 1e-6
     assert list(result.points["semantic"].index) == names[gone:]  # nothing imputed
@@ -88,9 +82,7 @@ def test_alignment_agrees_with_scipy_on_the_shape_difference():
     from scipy.spatial import procrustes
 
     a, b = planar(10, 1), planar(10, 2)
-    frames = {
-        k: pd.DataFrame(p, index=list("abcdefghij"), columns=["x", "y"]) for k, p in (("p", a), ("q", b))
-    }
+    frames = {k: pd.DataFrame(p, index=list("abcdefghij"), columns=["x", "y"]) for k, p in (("p", a), ("q", b))}
     assert maps.align(frames).disparity.loc["p", "q"] == pytest.approx(procrustes(a, b)[2])
 
 
@@ -147,9 +139,7 @@ def test_axes_without_intervals_have_no_ellipse():
 
 def test_resamples_are_used_where_given():
     axes = {"semantic": similarity(planar(8, 1)), "neural": similarity(planar(8, 2))}
-    resampled = [
-        similarity(planar(8, 1) + np.random.default_rng(s).normal(size=(8, 2)) * 0.02) for s in range(30)
-    ]
+    resampled = [similarity(planar(8, 1) + np.random.default_rng(s).normal(size=(8, 2)) * 0.02) for s in range(30)]
     result = maps.disentangle(axes, resamples={"semantic": resampled})
     assert result.errors.source == {"semantic": "bootstrap (30)"}
     spread = np.sqrt(np.trace(result.errors.covariance["semantic"].mean(axis=0)))
@@ -160,9 +150,7 @@ def test_resamples_are_used_where_given():
 
 def test_map_table_marks_missing_benchmarks():
     matrix = similarity(planar(9))
-    result = maps.disentangle(
-        maps.complete(maps.Axes({"performance": matrix, "neural": matrix.iloc[2:, 2:]}))
-    )
+    result = maps.disentangle(maps.complete(maps.Axes({"performance": matrix, "neural": matrix.iloc[2:, 2:]})))
     table = result.table()
     assert len(table) == 18
     gone = table[table["missing"] != ""]
@@ -183,8 +171,7 @@ def test_seriation_recovers_a_line_and_is_common():
 def test_pairs_table_and_profile_add_up():
     random = np.random.default_rng(0)
     axes = {
-        a: similarity(planar(15, s))
-        for s, a in enumerate(["performance", "signature-crossfit", "semantic", "neural"])
+        a: similarity(planar(15, s)) for s, a in enumerate(["performance", "signature-crossfit", "semantic", "neural"])
     }
     axes["neural"] = axes["neural"].iloc[:12, :12]
     facts = pd.DataFrame({"benchmark": axes["performance"].index, "function": random.choice(["m", "k"], 15)})
@@ -292,9 +279,7 @@ def test_read_artifacts_and_complete(tmp_path, monkeypatch):
     long["low"], long["high"] = long["value"] - 0.1, np.nan
     long.loc[(long["a"] == "b02") | (long["b"] == "b02"), "value"] = np.nan
     provenance.write_table(tmp_path / "toy" / "overlap" / "semantic.parquet", long)
-    provenance.write_table(
-        tmp_path / "toy" / "overlap" / "performance.parquet", long[long["a"] != "b00"].fillna(0.2)
-    )
+    provenance.write_table(tmp_path / "toy" / "overlap" / "performance.parquet", long[long["a"] != "b00"].fillna(0.2))
     axes = maps.read("toy")
     assert list(axes) == ["performance", "semantic"]
     assert "b02" not in axes["semantic"].index
@@ -350,10 +335,7 @@ def test_many_embeddings_at_once_equal_one_after_the_other():
     from sklearn.manifold import smacof
 
     deltas = np.stack(
-        [
-            maps.dissimilarity(similarity(np.random.default_rng(s).normal(size=(12, 4)) * 0.3))
-            for s in range(5)
-        ]
+        [maps.dissimilarity(similarity(np.random.default_rng(s).normal(size=(12, 4)) * 0.3)) for s in range(5)]
     )
     start = maps.classical(deltas.mean(axis=0))
     for delta, points in zip(deltas, maps.majorize(deltas, start, rounds=3000, tolerance=1e-8)):

@@ -58,9 +58,7 @@ def test_sentences_follow_the_numbers(tmp_path):
 
 def test_what_was_not_measured_is_said(tmp_path):
     text = measured.page(tmp_path)
-    assert (
-        "kill_extraction.py 50`" in text and text.count("Not measured yet") == 2 and "identical" not in text
-    )
+    assert "kill_extraction.py 50`" in text and text.count("Not measured yet") == 2 and "identical" not in text
 
 
 def test_a_ratio_carries_its_range_and_the_tokens_are_said_once(tmp_path):

@@ -223,9 +223,9 @@ def test_selection_is_circular_and_only_disjoint_selection_cures_it():
                 [
                     within_and_across(overlap.signature(x, tops, signed=True), kind)[0],
                     *(
-                        within_and_across(
-                            overlap.crossfit_signature(x, y, k=100, splits=4, design=d, seed=seed), kind
-                        )[0]
+                        within_and_across(overlap.crossfit_signature(x, y, k=100, splits=4, design=d, seed=seed), kind)[
+                            0
+                        ]
                         for d in ("two-way", "three-way")
                     ),
                 ]
@@ -266,9 +266,7 @@ def test_crossfit_never_shares_a_model_or_a_group(monkeypatch):
         return original(pool, chosen, models, signed)
 
     def choose(surprisal, scores, *args, **kwargs):
-        seen.append(
-            ("select", tuple(np.flatnonzero([(x == c[:, None]).all(axis=0).any() for c in surprisal.T])))
-        )
+        seen.append(("select", tuple(np.flatnonzero([(x == c[:, None]).all(axis=0).any() for c in surprisal.T]))))
         return select(surprisal, scores, *args, **kwargs)
 
     select = overlap.select
@@ -363,9 +361,7 @@ def test_standardising_by_unit_or_not_at_all_keeps_the_level():
         u = overlap.activity(x, chosen, standardise=how)
         assert (inference.spearman(np.vstack([u, np.arange(32)]))[:2, 2] > 0.9).all()
     z = (x[:2] - x[:2].mean(axis=1, keepdims=True)) / x[:2].std(axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        overlap.activity(x, {"a": [0, 1]}, standardise="unit").loc["a"], z.mean(axis=0)
-    )
+    np.testing.assert_allclose(overlap.activity(x, {"a": [0, 1]}, standardise="unit").loc["a"], z.mean(axis=0))
     with pytest.raises(ValueError, match="did you mean 'model'"):
         overlap.activity(x, chosen, standardise="models")
 
@@ -383,9 +379,7 @@ def test_unit_reliability_is_high_where_units_say_the_same():
 
 def test_null_overlap_shows_which_measure_is_circular():
     x, y, kind = population(units=600, signal=1.0)
-    circular = validation.null_overlap(
-        x, y, overlap.in_sample, method="top", k=60, signed=True, permutations=3
-    )
+    circular = validation.null_overlap(x, y, overlap.in_sample, method="top", k=60, signed=True, permutations=3)
     honest = validation.null_overlap(x, y, overlap.crossfit_signature, k=60, splits=3, permutations=6)
     assert np.mean([within_and_across(m, kind)[0] for m in circular]) > 0.5
     assert abs(np.mean([within_and_across(m, kind)[0] for m in honest])) < 0.2
@@ -432,13 +426,9 @@ def test_sensitivity_tables():
     x, y, kind = population(units=800, signal=1.0)
     ratios = validation.ratio_stability(x, y, (0.01, 0.05, 0.2), bootstraps=20)
     assert ratios["units"].is_monotonic_increasing and ratios["value"].iloc[-1] > 0.5
-    table, sizes = validation.regulariser_agreement(
-        x, y, ("forward_aic", "random"), k=20, ratio=0.05, bootstraps=20
-    )
+    table, sizes = validation.regulariser_agreement(x, y, ("forward_aic", "random"), k=20, ratio=0.05, bootstraps=20)
     assert len(table) == 1 and len(sizes["forward_aic"]) == 12 and max(sizes["forward_aic"]) <= 30
-    halves = validation.corpus_halves(
-        x, y, np.arange(800) // 20, method="top", k=60, repeats=2, bootstraps=20
-    )
+    halves = validation.corpus_halves(x, y, np.arange(800) // 20, method="top", k=60, repeats=2, bootstraps=20)
     assert (halves["value"] > 0.5).all()
     named = pd.DataFrame(y, index=[f"b{i}" for i in range(12)])
     curve = validation.population_curve(
@@ -501,9 +491,7 @@ def test_excluded_units_take_part_in_no_validation(monkeypatch):
 
     barred, open_ = (first(validation.level_spread(spoiled, y, documents, exclude=e)) for e in (own, None))
     assert barred["unit"] < open_["unit"]
-    np.testing.assert_allclose(
-        barred["unit"], first(validation.level_spread(x, y, documents, exclude=own))["unit"]
-    )
+    np.testing.assert_allclose(barred["unit"], first(validation.level_spread(x, y, documents, exclude=own))["unit"])
     assert validation.screening_agreement(spoiled, y, 0.05, exclude=own).shape == (6,)
     given = []
 

@@ -24,15 +24,12 @@ def small(tmp_path, monkeypatch):
     columns = {}
     for name in NAMES:
         entry = studies.ModelEntry(name=name, source="lab", id=name)
-        columns[name] = np.concatenate(
-            [extraction.measure(entry, name, study.extraction, b)[0] for b in blocks]
-        )
+        columns[name] = np.concatenate([extraction.measure(entry, name, study.extraction, b)[0] for b in blocks])
     items = lab.questions()
     items = items[items["benchmark"].isin(SKILLS)]
     scored = lab.score_population(lab.load_model, NAMES, items)
     score, stderr = (
-        scored.pivot(index="benchmark", columns="model", values=v).loc[SKILLS, NAMES]
-        for v in ("score", "stderr")
+        scored.pivot(index="benchmark", columns="model", values=v).loc[SKILLS, NAMES] for v in ("score", "stderr")
     )
     groups = pd.Series([n.rsplit("-", 1)[0] for n in NAMES], NAMES)
     benchmarks = items.drop_duplicates("benchmark").set_index("benchmark")[["format"]].assign(function="x")
@@ -153,8 +150,5 @@ def test_studies_without_text_or_models_refuse(name, message, capsys, tmp_path):
     with pytest.raises(StudyError, match=message):
         placement.ready(study, {"mine": "x"})
     (tmp_path / "s.csv").write_text("model,mine\na,1\n")
-    assert (
-        adapt.main(["--scores", str(tmp_path / "s.csv"), "--study", name, "--models", "mine=x", "--check"])
-        == 1
-    )
+    assert adapt.main(["--scores", str(tmp_path / "s.csv"), "--study", name, "--models", "mine=x", "--check"]) == 1
     assert "Use the study lab" in capsys.readouterr().err

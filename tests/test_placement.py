@@ -217,9 +217,7 @@ def test_control_characters_do_not_reach_the_terminal(tables, tmp_path, monkeypa
     assert "\x1b" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("what", "content", "message", "serious", "options"), SCORES, ids=[c[0] for c in SCORES]
-)
+@pytest.mark.parametrize(("what", "content", "message", "serious", "options"), SCORES, ids=[c[0] for c in SCORES])
 def test_score_files(tables, tmp_path, what, content, message, serious, options):
     if content == "UPSIDE DOWN":
         content = table(1 - placement._common_factor(tables.all_scores).rank() / 30)
@@ -234,9 +232,7 @@ def test_score_files(tables, tmp_path, what, content, message, serious, options)
         assert problem.do and problem.found and "s.csv" in problem.file
 
 
-@pytest.mark.parametrize(
-    ("what", "name", "content", "message", "serious"), QUESTIONS, ids=[c[0] for c in QUESTIONS]
-)
+@pytest.mark.parametrize(("what", "name", "content", "message", "serious"), QUESTIONS, ids=[c[0] for c in QUESTIONS])
 def test_question_files(tables, tmp_path, what, name, content, message, serious):
     (tmp_path / "s.csv").write_text(GOOD)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -345,9 +341,7 @@ def test_a_copy_of_a_model_in_another_lineage_is_said(tables, tmp_path):
     import dataclasses
 
     twin, original, relative = MODELS[7], MODELS[2], MODELS[8]  # lineages org1, org2, org2
-    copied = tables.surprisal.assign(
-        **{twin: tables.surprisal[original], relative: tables.surprisal[original]}
-    )
+    copied = tables.surprisal.assign(**{twin: tables.surprisal[original], relative: tables.surprisal[original]})
     (tmp_path / "s.csv").write_text(GOOD)
     found = said(
         check(dataclasses.replace(tables, surprisal=copied), tmp_path / "s.csv"),
@@ -368,9 +362,7 @@ def test_the_format_flag_compares_with_the_format_of_the_questions(tables, tmp_p
     formats = ["cloze"] * 4 + ["multiple choice"] * 4
     split = dataclasses.replace(tables, benchmarks=tables.benchmarks.assign(format=formats))
     (tmp_path / "s.csv").write_text(table(tables.all_scores.loc["b1"]))
-    asked = [
-        QUESTION | {"question": f"Is item {i} cold?", "answer": i % 2, "format": told} for i in range(40)
-    ]
+    asked = [QUESTION | {"question": f"Is item {i} cold?", "answer": i % 2, "format": told} for i in range(40)]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(q) + "\n" for q in asked))
     submission = check(split, tmp_path / "s.csv", tmp_path / "q.jsonl")
     flags = placement.place(studies.load("lab"), submission, split, bootstraps=50, splits=2).flags
@@ -394,9 +386,7 @@ def test_checkpoints_without_known_scores_count_for_signatures_only(tables, tmp_
     blank[MODELS[-3:]] = np.nan
     part = dataclasses.replace(tables, all_scores=blank, scores=blank)
     (tmp_path / "s.csv").write_text(table(tables.all_scores.loc["b2"]))
-    placed = placement.place(
-        studies.load("lab"), check(part, tmp_path / "s.csv"), part, bootstraps=50, splits=2
-    )
+    placed = placement.place(studies.load("lab"), check(part, tmp_path / "s.csv"), part, bootstraps=50, splits=2)
     assert placed.models == MODELS[:-3]
     told = [placed.missing[f"performance: model {m}"] for m in MODELS[-3:]]
     assert all("signatures only" in t for t in told)
@@ -487,18 +477,12 @@ def test_one_command_from_files_to_page(tables, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
     folder = paths.results("lab")
     scored = (
-        tables.scores.rename_axis("benchmark")
-        .reset_index()
-        .melt("benchmark", var_name="model", value_name="score")
+        tables.scores.rename_axis("benchmark").reset_index().melt("benchmark", var_name="model", value_name="score")
     )
-    scored = scored.assign(
-        n_items=400, stderr=np.sqrt(scored["score"] * (1 - scored["score"]) / 400), source="t"
-    )
+    scored = scored.assign(n_items=400, stderr=np.sqrt(scored["score"] * (1 - scored["score"]) / 400), source="t")
     models = pd.DataFrame({"model": MODELS, "family": tables.groups.to_numpy(), "parameters": 1e6})
     known = tables.benchmarks.rename_axis("benchmark").reset_index()
-    known = known.assign(
-        title=known["benchmark"], family="t", n_items=400, chance=0.0, usable=True, reason=""
-    )
+    known = known.assign(title=known["benchmark"], family="t", n_items=400, chance=0.0, usable=True, reason="")
     for name, frame in (
         ("units.parquet", tables.units),
         ("surprisal.parquet", tables.surprisal.astype("float32")),

@@ -18,11 +18,7 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
     (tmp_path / "one.txt").write_text("the cat sat on the mat")
     (tmp_path / "two.txt").write_text("the dog lay on the rug by the door")
-    rows = [
-        f"{m},{b},{0.1 * i + 0.01 * len(b):.2f},50"
-        for i, m in enumerate(NAMES)
-        for b in ("py-a", "py-b", "qa")
-    ]
+    rows = [f"{m},{b},{0.1 * i + 0.01 * len(b):.2f},50" for i, m in enumerate(NAMES) for b in ("py-a", "py-b", "qa")]
     (tmp_path / "scores.csv").write_text("\n".join(["model,benchmark,score,n_items", *rows]) + "\n")
     asked = [{"benchmark": "qa", "question": f"q{i}?", "choices": ["yes", "no"], "answer": 0, "format": "cloze"} for i in range(3)]  # fmt: skip
     (tmp_path / "asked.jsonl").write_text("".join(json.dumps(q) + "\n" for q in asked))
@@ -83,9 +79,7 @@ def test_a_changed_checkpoint_or_text_runs_the_notebooks_again(tiny):
     changed = runner.data_files(study)
     assert {k for k in before if before[k] != changed[k]} == {"model-0/model.safetensors"}
     (tiny.root / "corpus.jsonl").write_text('{"text": "another"}\n')
-    assert {k for k in before if changed[k] != runner.data_files(study)[k]} == {
-        f"{tiny.root.name}/corpus.jsonl"
-    }
+    assert {k for k in before if changed[k] != runner.data_files(study)[k]} == {f"{tiny.root.name}/corpus.jsonl"}
 
 
 def test_the_scaffold_is_prepared_as_it_stands_and_stays_small(tmp_path, monkeypatch):

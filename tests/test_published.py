@@ -104,11 +104,7 @@ def test_entigraph(entigraph):
         assert matrix.loc[name, zero].isna().all() and matrix.loc[name].notna().sum() == 32
         assert not bench.loc[name, "usable"]
     counts = matrix.notna().sum(axis=1)
-    assert (
-        (counts[["mmlu", "truthfulqa"]] == 72).all()
-        and counts["xwinograd"] == 38
-        and counts["human_eval"] == 36
-    )
+    assert (counts[["mmlu", "truthfulqa"]] == 72).all() and counts["xwinograd"] == 38 and counts["human_eval"] == 36
     assert matrix.loc["winogrande"].dropna().between(0.4, 0.8).all()
     # labels: a row with the same task elsewhere must agree with it
     for a, b in (
@@ -142,12 +138,8 @@ def test_included_and_excluded_benchmarks(entigraph, tmp_path, monkeypatch):
         update={"benchmarks": study.benchmarks.model_copy(update={"include": wanted, "exclude": wanted[:1]})}
     )
     published.prepare(chosen)
-    assert provenance.read_table(tmp_path / study.name / "benchmarks.csv")["benchmark"].tolist() == list(
-        wanted[1:]
-    )
-    wrong = study.model_copy(
-        update={"benchmarks": study.benchmarks.model_copy(update={"exclude": ("arc_eazy",)})}
-    )
+    assert provenance.read_table(tmp_path / study.name / "benchmarks.csv")["benchmark"].tolist() == list(wanted[1:])
+    wrong = study.model_copy(update={"benchmarks": study.benchmarks.model_copy(update={"exclude": ("arc_eazy",)})})
     with pytest.raises(StudyError, match="arc_easy"):
         published.prepare(wrong)
 

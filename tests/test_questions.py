@@ -156,8 +156,7 @@ def test_samples_do_not_depend_on_company():
 def test_length_matched_samples_have_equal_lengths():
     rng = np.random.default_rng(0)
     parts = [
-        make([" ".join(["w"] * int(n)) for n in rng.integers(low, low + 40, 400)], f"b{low}")
-        for low in (5, 15, 25)
+        make([" ".join(["w"] * int(n)) for n in rng.integers(low, low + 40, 400)], f"b{low}") for low in (5, 15, 25)
     ]
     frame = pd.concat(parts, ignore_index=True)
     matched = questions.sample_length_matched(frame, 90, 0)
@@ -174,16 +173,12 @@ def test_templates_are_found_and_removed():
     texts = [f"Question: is item {i} red? Answer:" for i in range(20)] + ["an exception without the frame"]
     frame, report = questions.strip_template(make(texts))
     assert frame["text"].iloc[0] == "0" and frame["text"].iloc[-1] == texts[-1]
-    assert (
-        report.loc[0, ["prefix", "suffix"]].tolist() == [3, 2] and 0.7 < report.loc[0, "removed_share"] < 0.9
-    )
+    assert report.loc[0, ["prefix", "suffix"]].tolist() == [3, 2] and 0.7 < report.loc[0, "removed_share"] < 0.9
     same, _ = questions.strip_template(make(["all the same"] * 5))
     assert (same["text"] == "all the same").all()  # nothing is left of it otherwise
 
 
-@given(
-    st.lists(st.text(alphabet="ab c\n", min_size=1, max_size=30).filter(str.strip), min_size=1, max_size=8)
-)
+@given(st.lists(st.text(alphabet="ab c\n", min_size=1, max_size=30).filter(str.strip), min_size=1, max_size=8))
 def test_stripping_only_removes(texts):
     frame = make(texts)
     stripped, _ = questions.strip_template(frame)

@@ -54,9 +54,7 @@ def test_lock_pyproject_and_environment_agree():
     for item in conda:
         name, _, version = item.partition("=")
         stated[normal(renamed.get(name, name))] = version.strip("=")
-    stated |= {
-        normal(name): version for name, version in (p.split("==") for p in pip if not p.startswith("-"))
-    }
+    stated |= {normal(name): version for name, version in (p.split("==") for p in pip if not p.startswith("-"))}
     locked = {normal(k): v for k, v in pins().items()}
     assert {n: v for n, v in stated.items() if n not in ("python", "pip")} == {
         n: locked[n] for n in stated if n not in ("python", "pip")
@@ -83,9 +81,7 @@ def test_notebook_follows_the_conventions(source):
     assert not [c for c in code if re.search(r"^\s*(def|class) ", c.source, re.MULTILINE)], (
         "functions live in src/helpers"
     )
-    assert not re.search(r"^\([a-z-]+\)=", text, re.MULTILINE), (
-        "every study runs the same file: no explicit labels"
-    )
+    assert not re.search(r"^\([a-z-]+\)=", text, re.MULTILINE), "every study runs the same file: no explicit labels"
     for heading in (
         "What you'll do",
         "What you'll learn",
@@ -151,8 +147,6 @@ def test_nothing_derived_is_tracked(files):
 
 
 def test_make_help_lists_the_targets():
-    shown = subprocess.run(
-        ["make", "help"], cwd=paths.ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    shown = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("book", "test", "study", "lab", "adapt", "clean", "report", "plan"):
         assert re.search(rf"make {target}\s+\S", shown), target

@@ -17,9 +17,7 @@ from helpers.errors import StudyError
 
 def ran(result) -> set[str]:
     assert result.returncode == 0, result.stderr
-    return {
-        line.split(":")[0] for line in (result.stdout + result.stderr).splitlines() if ": running, " in line
-    }
+    return {line.split(":")[0] for line in (result.stdout + result.stderr).splitlines() if ": running, " in line}
 
 
 def test_runs_once_then_only_what_changed(project):
@@ -28,9 +26,7 @@ def test_runs_once_then_only_what_changed(project):
     assert ran(project.run("run", "tiny")) == set()
 
     # new text, same artifact: what only reads the artifact stays
-    project.notebook("make-number").write_text(
-        project.notebook("make-number").read_text() + "\nA last word.\n"
-    )
+    project.notebook("make-number").write_text(project.notebook("make-number").read_text() + "\nA last word.\n")
     assert ran(project.run("run", "tiny")) == {"tiny/make-number"}
 
     # a new parameter changes the artifact, so its reader runs too (and the study file is part of every key)
@@ -203,8 +199,7 @@ def test_missing_data_without_frozen_copy_is_told(project):
 
 def test_changed_helper_reaches_exactly_its_importers():
     importers = {
-        notebook.stem: {p.stem for p in runner.imported_helpers(notebook)}
-        for notebook in paths.NOTEBOOKS.glob("*.md")
+        notebook.stem: {p.stem for p in runner.imported_helpers(notebook)} for notebook in paths.NOTEBOOKS.glob("*.md")
     }
     assert "screening" in importers["select-signatures"]
     assert "traces" not in importers["select-signatures"]

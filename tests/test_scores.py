@@ -59,9 +59,7 @@ def test_utf16_and_parquet(tmp_path):
     pd.DataFrame({"model": ["a", "b"], "arc": [0.1, 0.2]}).to_parquet(tmp_path / "s.parquet")
     frame, _ = read(tmp_path / "s.parquet")
     assert frame["score"].tolist() == [0.1, 0.2]
-    pd.DataFrame({"arc": [0.1, 0.2]}, index=pd.Index(["a", "b"], name="model")).to_parquet(
-        tmp_path / "i.parquet"
-    )
+    pd.DataFrame({"arc": [0.1, 0.2]}, index=pd.Index(["a", "b"], name="model")).to_parquet(tmp_path / "i.parquet")
     assert read(tmp_path / "i.parquet")[0]["model"].tolist() == ["a", "b"]
 
 
@@ -123,9 +121,7 @@ def test_writing_and_reading_keeps_every_number(tmp_path_factory, rows):
         assert [p for p in problems if p.serious]
     else:
         matrix = scores.to_matrix(found)
-        pd.testing.assert_frame_equal(
-            matrix.reindex_like(measured), measured, check_names=False, check_dtype=False
-        )
+        pd.testing.assert_frame_equal(matrix.reindex_like(measured), measured, check_names=False, check_dtype=False)
 
 
 def test_to_matrix_refuses_two_scores():
@@ -215,9 +211,7 @@ def test_harness_new_layout_groups_filters_and_counts(tmp_path):
 
 
 def test_newest_run_wins_or_is_chosen(tmp_path):
-    folder = harness(
-        tmp_path, new(mmlu=0.5), new(date="2024-07-01T00-00-00.000000", mmlu=0.6), new("org/other")
-    )
+    folder = harness(tmp_path, new(mmlu=0.5), new(date="2024-07-01T00-00-00.000000", mmlu=0.6), new("org/other"))
     frame, problems = read(folder)
     assert frame.set_index(["benchmark", "model"]).loc[("mmlu", "org/name"), "score"] == 0.6
     assert any("more than once" in str(p) for p in problems)
@@ -241,9 +235,7 @@ def test_mixed_settings_are_told(tmp_path):
 def test_old_leaderboard_names_and_aggregates(tmp_path):
     content = {"results": {"all": {"acc": 0.9}, "harness|arc:challenge|25": {"acc": 0.5, "acc_stderr": 0.01}}}
     frame, _ = read(harness(tmp_path, (content, "org__name/results.json")))
-    assert frame[["benchmark", "num_fewshot", "model"]].to_numpy().tolist() == [
-        ["arc_challenge", 25, "org/name"]
-    ]
+    assert frame[["benchmark", "num_fewshot", "model"]].to_numpy().tolist() == [["arc_challenge", 25, "org/name"]]
 
 
 def test_other_json_in_the_folder_is_passed_over_aloud(tmp_path):

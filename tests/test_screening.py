@@ -38,12 +38,8 @@ def tables(draw, nan_surprisal=True):
     rng = np.random.default_rng(seed)
     n, m, b = draw(st.integers(1, 40)), draw(st.integers(4, 12)), draw(st.integers(1, 5))
     levels = draw(st.sampled_from([3, 6, 1000]))
-    surprisal = (
-        rng.integers(0, levels, size=(n, m)).astype(draw(st.sampled_from([np.float32, np.float64]))) / 7
-    )
-    scores = np.stack([rng.permutation(np.arange(m) % draw(st.integers(2, m))) for _ in range(b)]).astype(
-        float
-    )
+    surprisal = rng.integers(0, levels, size=(n, m)).astype(draw(st.sampled_from([np.float32, np.float64]))) / 7
+    scores = np.stack([rng.permutation(np.arange(m) % draw(st.integers(2, m))) for _ in range(b)]).astype(float)
     if draw(st.booleans()):
         scores[:, 2:][rng.random((b, m - 2)) < 0.3] = np.nan
         scores[:, :2] = [0.0, 1.0]
@@ -83,9 +79,7 @@ def test_sign_maximum_and_released_value():
     gamma = screening.thrush(np.vstack([falling, rising]), score)
     assert gamma[:, 0].tolist() == [-5456.0, 5456.0]  # m (m^2 - 1) / 6
     ranks = rankdata(rising[0])
-    ordered_pairs = sum(
-        np.sign(score[0, k] - score[0, q]) * (ranks[k] - ranks[q]) for k in range(m) for q in range(m)
-    )
+    ordered_pairs = sum(np.sign(score[0, k] - score[0, q]) * (ranks[k] - ranks[q]) for k in range(m) for q in range(m))
     assert ordered_pairs == 2 * gamma[1, 0]  # what the released code computes
 
 
@@ -93,9 +87,7 @@ def test_ties_by_name_follow_pandas_first():
     p, y = np.array([[2.0, 1.0, 1.0, 3.0]]), np.array([[0.5, 0.5, 0.2, 0.7]])
     rank = pd.Series(p[0]).rank(method="first").to_numpy()
     order = pd.Series(y[0]).rank(method="first").to_numpy()
-    expected = sum(
-        np.sign(order[k] - order[q]) * (rank[k] - rank[q]) for k, q in itertools.combinations(range(4), 2)
-    )
+    expected = sum(np.sign(order[k] - order[q]) * (rank[k] - rank[q]) for k, q in itertools.combinations(range(4), 2))
     assert screening.thrush(p, y, ties="name")[0, 0] == expected
     assert screening.thrush(p, y, ties="average")[0, 0] != expected
 
@@ -103,9 +95,7 @@ def test_ties_by_name_follow_pandas_first():
 def test_monotone_transform_changes_nothing():
     rng = np.random.default_rng(1)
     surprisal, scores = rng.normal(size=(50, 10)), rng.normal(size=(2, 10))
-    np.testing.assert_array_equal(
-        screening.thrush(surprisal, scores), screening.thrush(np.exp(surprisal), scores)
-    )
+    np.testing.assert_array_equal(screening.thrush(surprisal, scores), screening.thrush(np.exp(surprisal), scores))
 
 
 def test_float64_ties_are_not_made_by_rounding():
@@ -233,9 +223,7 @@ def test_works_as_a_dask_graph():
     blocks = np.split(surprisal, starts[1:])
     screener = screening.Screener(scores, 0.03)
     tallies = [dask.delayed(screener.tally)(block) for block in blocks]
-    total = dask.delayed(lambda a, b: a.merge(b))(
-        tallies[0], dask.delayed(lambda a, b: a.merge(b))(*tallies[1:])
-    )
+    total = dask.delayed(lambda a, b: a.merge(b))(tallies[0], dask.delayed(lambda a, b: a.merge(b))(*tallies[1:]))
     limits = dask.delayed(screener.limits)(total)
     parts = [dask.delayed(screener.collect)(b, s, limits) for b, s in zip(blocks, starts)]
     kept = dask.delayed(screener.finish)(parts, limits).compute(scheduler="threads")

@@ -29,9 +29,7 @@ def test_every_cut_of_a_model_has_the_same_total(loaded):
     totals = frame.groupby(["model", "cut"])["nats"].sum().unstack()
     assert list(totals) == ["bytes", "pieces", "tokens"] and len(totals) == 2
     assert (totals.sub(totals["tokens"], axis=0).abs() < 1e-6).all(axis=None)
-    assert (
-        abs(totals.loc["bytes", "tokens"] - totals.loc["pieces", "tokens"]) > 1e-3
-    )  # models differ, cuts do not
+    assert abs(totals.loc["bytes", "tokens"] - totals.loc["pieces", "tokens"]) > 1e-3  # models differ, cuts do not
 
 
 def test_blocks_lie_inside_the_text_and_carry_their_characters(loaded):
@@ -75,9 +73,7 @@ def test_modes_agree_where_context_and_tokens_agree(loaded):
 def test_compare_modes_is_the_papers_mode(loaded):
     one, text = loaded[0], "the cat sat on the mat"
     table = segments.compare_modes(one, pd.DataFrame({"doc_id": ["a"], "text": [text]}), 4, context_pieces=2)
-    wanted = perplexity.paper_surprisal(
-        one.model, one.tokenizer, text, corpora.spans(text)[:4], context_pieces=2
-    )
+    wanted = perplexity.paper_surprisal(one.model, one.tokenizer, text, corpora.spans(text)[:4], context_pieces=2)
     np.testing.assert_allclose(table["last"], wanted["last"])
 
 
@@ -103,9 +99,7 @@ def test_forms_share_their_order_and_differ_in_their_means():
     frame = pd.DataFrame(rng.gamma(2.0, 2.0, size=(400, 1)) + rng.gamma(1.0, 1.0, size=(400, 12)))
     table = segments.compare_forms(frame).set_index("form")
     assert table["order"].round(9).tolist() == [1.0, 1.0, -1.0]
-    assert table.loc["surprisal", "models"] == 1 and table.loc["log-probability", "models"] == pytest.approx(
-        -1
-    )
+    assert table.loc["surprisal", "models"] == 1 and table.loc["log-probability", "models"] == pytest.approx(-1)
     assert table.loc["perplexity", "largest"] > 2 * table.loc["surprisal", "largest"]  # one unit dominates
     assert table.loc["perplexity", "models"] < 0.9
     with pytest.raises(DataError, match="30 are needed"):

@@ -212,9 +212,7 @@ def test_more_terms_than_models_is_an_error():
 def population(seed=0, n_units=400, n_models=24, n_benchmarks=4):
     """Each benchmark follows one unit, plus noise; six families of four models."""
     rng = np.random.default_rng(seed)
-    surprisal = pd.DataFrame(
-        rng.gamma(4, size=(n_units, n_models)), columns=[f"m{i:02d}" for i in range(n_models)]
-    )
+    surprisal = pd.DataFrame(rng.gamma(4, size=(n_units, n_models)), columns=[f"m{i:02d}" for i in range(n_models)])
     surprisal.index = pd.RangeIndex(1000, 1000 + n_units, name="unit_id")
     scores = -surprisal.iloc[:n_benchmarks] + 0.3 * rng.normal(size=(n_benchmarks, n_models))
     scores.index = [f"bench{i}" for i in range(n_benchmarks)]
@@ -353,9 +351,7 @@ def test_growth_is_the_same_for_a_benchmark_and_for_noise():
     """The size of an AIC signature follows the number of models, whatever the scores are."""
     surprisal, scores, _ = population(10, n_units=2000)
     for permute in (False, True):
-        table = selection.growth(
-            surprisal.to_numpy(), scores.to_numpy(), [8, 16, 24], permute=permute, ratio=0.05
-        )
+        table = selection.growth(surprisal.to_numpy(), scores.to_numpy(), [8, 16, 24], permute=permute, ratio=0.05)
         sizes = table.groupby("models")["size"].median()
         assert sizes.is_monotonic_increasing and sizes[24] > 2 * sizes[8]
     capped = selection.growth(surprisal.to_numpy(), scores.to_numpy(), [24], max_size=2, draws=1)

@@ -14,12 +14,8 @@ from helpers import errors, geometry, semantics
 TOPICS = {
     "sums": [f"What is {i} plus {i + 3}?" for i in range(8)],
     "products": [f"What is {i} times {2 * i + 1}?" for i in range(8)],
-    "capitals": [
-        f"What is the capital of {c}?" for c in "France Spain Italy Japan Peru Chile Kenya Cuba".split()
-    ],
-    "rivers": [
-        f"Which river flows through {c}?" for c in "Paris Rome London Cairo Vienna Bonn Prague Lyon".split()
-    ],
+    "capitals": [f"What is the capital of {c}?" for c in "France Spain Italy Japan Peru Chile Kenya Cuba".split()],
+    "rivers": [f"Which river flows through {c}?" for c in "Paris Rome London Cairo Vienna Bonn Prague Lyon".split()],
 }
 
 
@@ -121,9 +117,7 @@ def test_bertscore_of_single_words_stays_between_no_match_and_equality(encoder):
     assert found.min() >= 0 and found.max() <= 1 + 1e-5
     apart = found[~np.eye(len(words), dtype=bool)]
     assert (apart == 0).any(), "no pair here has a negative match: the case is not tested"
-    sets = semantics.compare(
-        frame(one=words[:5], two=words[5:]), encoder, "bertscore", bootstraps=0, splits=0
-    )
+    sets = semantics.compare(frame(one=words[:5], two=words[5:]), encoder, "bertscore", bootstraps=0, splits=0)
     assert abs(sets.settings["baseline"]) < 1
 
 
@@ -234,9 +228,7 @@ def test_kernel_measures_equal_loops_over_pairs():
     points = clouds(rng, {"a": np.zeros(2), "b": np.ones(2)}, 6)
     a, b = points.values()
     across = np.mean([np.linalg.norm(x - y) for x in a for y in b])
-    own = [
-        np.mean([np.linalg.norm(v[i] - v[j]) for i in range(6) for j in range(6) if i != j]) for v in (a, b)
-    ]
+    own = [np.mean([np.linalg.norm(v[i] - v[j]) for i in range(6) for j in range(6) if i != j]) for v in (a, b)]
     found = geometry.compare(points, "energy", bootstraps=0, splits=0).matrix.loc["a", "b"]
     assert found == pytest.approx(1 - (2 * across - sum(own)) / (2 * across), rel=1e-5)
     same = [geometry.compare(clouds(rng, {"a": np.zeros(2), "b": np.zeros(2)}, 20), "energy", bootstraps=0, splits=0)

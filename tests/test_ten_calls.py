@@ -24,6 +24,4 @@ def test_there_are_ten_and_each_is_called():
     assert [s.split(".")[0] for s in sections] == [str(k) for k in range(1, 11)]
     for section in sections:
         named = re.search(r"`(\w+\.\w+)`", section).group(1)
-        assert re.search(rf"(?:>>>|\.\.\.) .*{re.escape(named)}\(", section), (
-            f"{named} is described and not called"
-        )
+        assert re.search(rf"(?:>>>|\.\.\.) .*{re.escape(named)}\(", section), f"{named} is described and not called"

@@ -19,9 +19,7 @@ def tokenizer():
     vocabulary = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=plain, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
 def tiny(seed=0, cls=LlamaForCausalLM, attention="sdpa"):
@@ -100,9 +98,7 @@ def test_the_window_is_exact_and_reported(model, tokenizer):
     texts = pd.DataFrame({"text": [" ".join(WORDS[:50]), "w1 w2 w3"]})
     cut = traces.collect(model, tokenizer, texts, tokens=5)
     assert cut.length.tolist() == [50, 3] and cut.window.tolist() == [5, 3]
-    short = traces.collect(
-        model, tokenizer, pd.DataFrame({"text": ["w0 w1 w2 w3 w4", "w1 w2 w3"]}), tokens=None
-    )
+    short = traces.collect(model, tokenizer, pd.DataFrame({"text": ["w0 w1 w2 w3 w4", "w1 w2 w3"]}), tokens=None)
     np.testing.assert_allclose(cut.vectors(2), short.vectors(2), atol=1e-5)
     whole = traces.collect(model, tokenizer, pd.DataFrame({"text": [" ".join(WORDS * 3)]}), tokens=None)
     assert whole.window.tolist() == [63] and whole.length.tolist() == [180]  # the context holds 64 tokens
@@ -301,9 +297,7 @@ def test_debiased_cka_equals_the_written_out_estimator_and_is_unbiased():
     k, m = x @ x.T, y @ y.T
     wanted = hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
     assert traces.debiased_cka([x, y])[0, 1] == pytest.approx(wanted, abs=1e-10)
-    unrelated = [
-        traces.debiased_cka([rng.normal(size=(20, 50)), rng.normal(size=(20, 50))])[0, 1] for _ in range(200)
-    ]
+    unrelated = [traces.debiased_cka([rng.normal(size=(20, 50)), rng.normal(size=(20, 50))])[0, 1] for _ in range(200)]
     assert abs(np.mean(unrelated)) < 4 * np.std(unrelated) / np.sqrt(200)
     with pytest.raises(errors.DataError, match="same in every model"):
         traces.debiased_cka([x, y[:5]])
@@ -389,9 +383,7 @@ def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch
     assert not (tmp_path / "tiny" / "atlas").exists(), "committed axes beside an atlas computed here"
 
 
-def test_a_collection_is_asked_for_once_and_goes_stale(
-    model, tokenizer, questions, tmp_path, monkeypatch, capsys
-):
+def test_a_collection_is_asked_for_once_and_goes_stale(model, tokenizer, questions, tmp_path, monkeypatch, capsys):
     """What ``make study`` does for studies with real models: collect, resume, and know what it has."""
     entries = tuple(studies.ModelEntry(name=n, source="folder", id=str(tmp_path)) for n in ("one", "two"))
     wanted = studies.Traces(models=entries, questions=10, tokens=8)

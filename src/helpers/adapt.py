@@ -65,8 +65,7 @@ def page(notebook: nbformat.NotebookNode, title: str, foot: str = "") -> str:
         library = importlib.metadata.distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
         own = (paths.BOOK / "_static" / "companion.js").read_text(encoding="utf-8")
         scripts = "".join(
-            f"<script>{_script_text(t)}</script>"
-            for t in (Path(str(library)).read_text(encoding="utf-8"), own)
+            f"<script>{_script_text(t)}</script>" for t in (Path(str(library)).read_text(encoding="utf-8"), own)
         )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -180,9 +179,7 @@ notebooks:
 """
 
 
-def write_example(
-    folder: Path | None = None, skill: str = "knowledge-capitals-cloze", seed: int = 7
-) -> list[Path]:
+def write_example(folder: Path | None = None, skill: str = "knowledge-capitals-cloze", seed: int = 7) -> list[Path]:
     """Write the example files: new items for a skill of the laboratory, answered by its whole population.
 
     The items are drawn with another seed than the study's benchmark of that skill, so the example is a new
@@ -205,9 +202,7 @@ def write_example(
             "answer": a if isinstance(a, str) else str(c[int(a)]),
             "format": f,  # the choices alone do not say whether a model saw them
         }
-        for p, c, a, f in zip(
-            items["prompt"], items["choices"], items["answer"], items["format"], strict=True
-        )
+        for p, c, a, f in zip(items["prompt"], items["choices"], items["answer"], items["format"], strict=True)
     ]
     lines = "".join(json.dumps(r) + "\n" for r in rows)
     targets = [folder / "my_scores.csv", folder / "my_questions.jsonl"]
@@ -227,12 +222,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--metric", default="", help="metric of a harness folder")
     parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its file name")
     parser.add_argument("--alias", action="append", default=[], metavar="YOURS=STUDYS", help="a model's name")
-    parser.add_argument(
-        "--models", default="", metavar="NAME=PLACE,...", help="your own models: folders or hub ids"
-    )
-    parser.add_argument(
-        "--family", action="append", default=[], metavar="NAME=LINEAGE", help="their lineages"
-    )
+    parser.add_argument("--models", default="", metavar="NAME=PLACE,...", help="your own models: folders or hub ids")
+    parser.add_argument("--family", action="append", default=[], metavar="NAME=LINEAGE", help="their lineages")
     parser.add_argument("--check", action="store_true", help="say what is wrong with the files and stop")
     parser.add_argument("--out", default="", help="folder for the results")
     parser.add_argument("--new-study", default=None, metavar="NAME", help="scaffold a study file and stop")
@@ -243,9 +234,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         if wrong:
             parser.error(f"--{flag.split()[0]} {wrong[0]}: write {flag.split()[1]}")
     if options.new_study is None and not options.example and not options.scores:
-        parser.error(
-            "say which scores: make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]"
-        )
+        parser.error("say which scores: make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]")
     return options
 
 
@@ -309,9 +298,7 @@ def check(options: argparse.Namespace):
                 f"note   model '{name}' was measured but has no score in {paths.label(options.scores)}; it plays no part."
             )
     for problem in sorted(submission.problems, key=lambda p: not p.serious):
-        shown = "".join(
-            c if c.isprintable() else "\ufffd" for c in str(problem)
-        )  # names may hold control characters
+        shown = "".join(c if c.isprintable() else "\ufffd" for c in str(problem))  # names may hold control characters
         print(("WRONG  " if problem.serious else "note   ") + shown)
     wrong = sum(p.serious for p in submission.problems)
     if wrong:
@@ -329,10 +316,7 @@ def adapt(options: argparse.Namespace) -> Path:
     from helpers import runner
 
     study = studies.load(options.study)
-    slug = (
-        re.sub(r"[^a-z0-9]+", "-", (options.benchmark or Path(options.scores).stem).lower()).strip("-")
-        or "yours"
-    )
+    slug = re.sub(r"[^a-z0-9]+", "-", (options.benchmark or Path(options.scores).stem).lower()).strip("-") or "yours"
     folder = Path(options.out).resolve() if options.out else study.results / "adapt" / slug
     executed = folder / f"{NOTEBOOK}.ipynb"
     parameters = _parameters(options)

@@ -64,9 +64,7 @@ def attribute(
     tokens, units = _spans(token_spans, "token_spans"), _spans(unit_spans, "unit_spans")
     values = np.asarray(token_values, dtype=np.float64).reshape(-1)
     if len(values) != len(tokens):
-        raise DataError(
-            f"attribute: {len(tokens)} token spans but {len(values)} values; give one value a token."
-        )
+        raise DataError(f"attribute: {len(tokens)} token spans but {len(values)} values; give one value a token.")
     if text is not None:
         tokens, units = byte_spans(text, tokens), byte_spans(text, units)
     if not len(units):
@@ -81,9 +79,7 @@ def attribute(
     clash = np.flatnonzero(starts[1:] < ends[:-1])
     if len(clash):
         i, j = order[clash[0]], order[clash[0] + 1]
-        raise DataError(
-            f"attribute: units {i} {tuple(units[i])} and {j} {tuple(units[j])} overlap; they must not."
-        )
+        raise DataError(f"attribute: units {i} {tuple(units[i])} and {j} {tuple(units[j])} overlap; they must not.")
     # Units that overlap token [a, b) are first..last-1 in sorted order.
     first = np.searchsorted(ends, tokens[:, 0], side="right")
     last = np.searchsorted(starts, tokens[:, 1], side="left")
@@ -210,9 +206,7 @@ def _spans(spans: ArrayLike, what: str) -> np.ndarray:
     if array.size == 0:
         return np.zeros((0, 2), dtype=np.int64)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
-        raise DataError(
-            f"{what}: expected integer pairs (start, end), found shape {array.shape} {array.dtype}."
-        )
+        raise DataError(f"{what}: expected integer pairs (start, end), found shape {array.shape} {array.dtype}.")
     wrong = np.flatnonzero(array[:, 1] < array[:, 0])
     if len(wrong):
         raise DataError(f"{what}: row {wrong[0]} ends before it starts: {tuple(array[wrong[0]].tolist())}.")

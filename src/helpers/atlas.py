@@ -125,13 +125,9 @@ def measure_all(
         parts["matrices"].append(_pairs(result.matrix, model="mean", twin=False, kind=kind, measure=default))
         if twins:
             control = similarity(twins, kind, bootstraps=0, splits=0)
-            parts["matrices"].append(
-                _pairs(control.matrix, model="mean", twin=True, kind=kind, measure=default)
-            )
+            parts["matrices"].append(_pairs(control.matrix, model="mean", twin=True, kind=kind, measure=default))
         if len(models) > 1:
-            pairs, table = agreement(
-                {m: {n: own[n] for n in kept} for m, own in models.items()}, kind, seed=seed
-            )
+            pairs, table = agreement({m: {n: own[n] for n in kept} for m, own in models.items()}, kind, seed=seed)
             parts["agreement"].append(table.assign(kind=kind))
             parts["agreement-models"].append(pairs.assign(kind=kind))
     for model, own in models.items():
@@ -192,9 +188,7 @@ def contrast_tables(heads: pd.DataFrame, first: str, second: str) -> pd.DataFram
     test). The same numbers as :func:`head_contrast`, from means and standard deviations.
     """
     keys = ["model", "layer", "head", "statistic"]
-    parts = [
-        heads[heads["benchmark"] == name].set_index(keys)[["mean", "sd", "n"]] for name in (first, second)
-    ]
+    parts = [heads[heads["benchmark"] == name].set_index(keys)[["mean", "sd", "n"]] for name in (first, second)]
     for name, part in zip((first, second), parts):
         if part.empty:
             raise DataError(f"no attention statistics for '{name}'; {nearest(name, set(heads['benchmark']))}")
@@ -275,9 +269,7 @@ def separation(
     return pd.DataFrame(rows)
 
 
-def by_depth(
-    table: pd.DataFrame, values: Sequence[str], by: str | None = None, most: int = 3
-) -> pd.DataFrame:
+def by_depth(table: pd.DataFrame, values: Sequence[str], by: str | None = None, most: int = 3) -> pd.DataFrame:
     """Return a table of layers with `depth` (0: embedding, 1: last layer) and `series`, ready to be drawn.
 
     Up to `most` models keep a series each. More are averaged, trained and untrained apart, and since their
@@ -329,9 +321,7 @@ def read_atlas(folder: Path | str) -> dict[str, pd.DataFrame]:
     """Read the tables that :func:`write_atlas` wrote; StaleArtifactError when one is missing or outdated."""
     found = sorted((Path(folder) / "atlas").glob("*.parquet"))
     if not found:
-        raise StaleArtifactError(
-            f"no atlas of traces in {paths.label(folder)}; run the notebook that makes it."
-        )
+        raise StaleArtifactError(f"no atlas of traces in {paths.label(folder)}; run the notebook that makes it.")
     return {path.stem: provenance.read_table(path) for path in found}
 
 
@@ -348,19 +338,13 @@ def thaw(study: str, folder: Path | str) -> str:
     """
     source = frozen(study) / "overlap"
     if not (source / "neural.parquet").exists():
-        raise UnavailableError(
-            f"study '{study}' has no committed traces; `make study STUDY={study}` collects them."
-        )
+        raise UnavailableError(f"study '{study}' has no committed traces; `make study STUDY={study}` collects them.")
     shutil.rmtree(Path(folder) / "atlas", ignore_errors=True)
     for path in sorted(source.glob("*.parquet")) + sorted(source.glob("*.csv")):
         table = provenance.read_table(path)
         parameters = json.loads(provenance.sidecar(path).read_text(encoding="utf-8"))["parameters"]
-        provenance.write_table(
-            Path(folder) / "overlap" / path.name, table, inputs=[path], parameters=parameters
-        )
-    return json.loads(provenance.sidecar(source / "neural.parquet").read_text(encoding="utf-8"))["created"][
-        :10
-    ]
+        provenance.write_table(Path(folder) / "overlap" / path.name, table, inputs=[path], parameters=parameters)
+    return json.loads(provenance.sidecar(source / "neural.parquet").read_text(encoding="utf-8"))["created"][:10]
 
 
 def identity(entry: ModelEntry) -> str:
@@ -562,9 +546,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.freeze:
             print(paths.label(freeze(study.name, study.results)))
         elif not study.traces.models:
-            print(
-                f"{study.name} names no models under 'traces: models:'; none are to be collected beforehand."
-            )
+            print(f"{study.name} names no models under 'traces: models:'; none are to be collected beforehand.")
         elif reason := uncollected(study):
             print(f"{study.name}: traces are collected ({reason}).", flush=True)
             preparation.prepare(study)

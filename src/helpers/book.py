@@ -45,9 +45,7 @@ def copy_vendor(book: Path | str = paths.BOOK) -> list[Path]:
             raise UnavailableError(f"the book needs the package {package}: run `make setup`") from error
         if not source.is_file():
             version = importlib.metadata.version(package)
-            raise UnavailableError(
-                f"{package} {version} has no file {inside}; install the version of the lock file"
-            )
+            raise UnavailableError(f"{package} {version} has no file {inside}; install the version of the lock file")
         target = Path(book) / "_extra" / "vendor" / name
         if not target.is_file() or target.read_bytes() != source.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,9 +116,7 @@ def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-ma
     }
     sources = {axis: folder / "overlap" / f"{axis}.parquet" for axis in panels}
     if not all(p.exists() for p in [folder / "benchmarks.csv", *sources.values()]):
-        text = (
-            "<p><em>The map appears here when the laboratory has been run: <code>make book</code>.</em></p>"
-        )
+        text = "<p><em>The map appears here when the laboratory has been run: <code>make book</code>.</em></p>"
         provenance.write_atomic(target, lambda t: t.write_text(text + "\n", encoding="utf-8"))
         return target
     benchmarks = provenance.read_table(folder / "benchmarks.csv").set_index("benchmark")
@@ -185,12 +181,8 @@ def landing_map(study: str = "lab", target: Path = paths.GENERATED / "landing-ma
                 "line": {"color": "#14181e", "width": 1},
             }
             ends = {"from": -0.5, "to": len(order) - 0.5, "at": at - 0.5}
-            layout["shapes"].append(
-                line | {"x0": ends["from"], "x1": ends["to"], "y0": ends["at"], "y1": ends["at"]}
-            )
-            layout["shapes"].append(
-                line | {"x0": ends["at"], "x1": ends["at"], "y0": ends["from"], "y1": ends["to"]}
-            )
+            layout["shapes"].append(line | {"x0": ends["from"], "x1": ends["to"], "y0": ends["at"], "y1": ends["at"]})
+            layout["shapes"].append(line | {"x0": ends["at"], "x1": ends["at"], "y0": ends["from"], "y1": ends["to"]})
     # one row a pair; the intervals are on the pages of the axes
     data = pd.concat({axis: t.set_index(["a", "b"])["value"] for axis, t in long.items()}, axis=1)
     figure = figures.plotly(
@@ -216,15 +208,11 @@ def _complaint(log: str, book: Path) -> str:
     """
     log = re.sub(r"\x1b\[[0-9;]*m", "", log).replace(f"{book.resolve()}{os.sep}", "")
     found = list(
-        dict.fromkeys(
-            line.strip() for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)
-        )
+        dict.fromkeys(line.strip() for line in log.splitlines() if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line))
     )
     if not found:
         found = [line.strip() for line in log.splitlines() if line.strip()][-15:]
-    return f"the book did not build without warnings ({len(found)}):\n" + "\n".join(
-        f"  {line}" for line in found
-    )
+    return f"the book did not build without warnings ({len(found)}):\n" + "\n".join(f"  {line}" for line in found)
 
 
 def make(book: Path = paths.BOOK) -> bool:
@@ -234,9 +222,7 @@ def make(book: Path = paths.BOOK) -> bool:
     """
     # generated pages are made from the executed notebooks, whose records hold the sha256 of every artifact
     skipped = {"_build", "_extra", "generated"}
-    shown = [
-        p for p in sorted(book.rglob("*")) if p.is_file() and not skipped & set(p.relative_to(book).parts)
-    ]
+    shown = [p for p in sorted(book.rglob("*")) if p.is_file() and not skipped & set(p.relative_to(book).parts)]
     measured = (paths.ROOT / "benchmarks" / "results").glob("*.csv")
     code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml", *measured])
     digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}

@@ -126,9 +126,7 @@ def _unfit(table: pd.DataFrame, shown: str, tokenizer) -> list[Problem]:
                 found.append(Problem(shown, f"with question_id {row}", "choices", f"'{word}' is {pieces} tokens", "use one word of the laboratory's vocabulary"))  # fmt: skip
         size = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if size > 63:
-            found.append(
-                Problem(shown, f"with question_id {row}", "question", f"{size} tokens", "at most 63")
-            )
+            found.append(Problem(shown, f"with question_id {row}", "question", f"{size} tokens", "at most 63"))
     return found
 
 
@@ -258,9 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.add_argument("--questions", help="question file; the laboratory's models answer it")
     given.add_argument("--scores", help="score file of the laboratory's 32 models, with n_items")
     parser.add_argument("--benchmark", help="which benchmark of the score file")
-    parser.add_argument(
-        "--suite", default=",".join(SUITE), help="domains of the suite (default: %(default)s)"
-    )
+    parser.add_argument("--suite", default=",".join(SUITE), help="domains of the suite (default: %(default)s)")
     options = parser.parse_args(arguments)
     suite = tuple(d.strip() for d in options.suite.split(",") if d.strip())
     try:

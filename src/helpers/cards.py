@@ -123,8 +123,7 @@ def flags(facts: Facts, benchmark: str) -> pd.DataFrame:
     """Return the findings that name the benchmark."""
     table = facts.findings
     return table[
-        (table["a"] == benchmark)
-        | ((table["b"] == benchmark) & ~table["kind"].isin(("orthogonal", "outlier")))
+        (table["a"] == benchmark) | ((table["b"] == benchmark) & ~table["kind"].isin(("orthogonal", "outlier")))
     ]
 
 
@@ -148,20 +147,17 @@ def advice(facts: Facts, benchmark: str) -> tuple[list[str], list[str]]:
     known = reliability(facts, benchmark)
     if np.isfinite(known) and known < RELIABLE:
         say.append(
-            f"Read its scores with care: their reliability is {known:.2f}, so a good part of the "
-            f"differences between models is "
-            "sampling of items."
+            f"Read its scores with care: their reliability is {known:.2f}, so a good part of the differences between "
+            "models is sampling of items."
         )
         if 0.05 < known:
             times = RELIABLE * (1 - known) / (known * (1 - RELIABLE))
             change.append(
-                f"About {times:.1f} times as many items would bring the reliability to {RELIABLE} (Spearman "
-                f"and Brown)."
+                f"About {times:.1f} times as many items would bring the reliability to {RELIABLE} (Spearman and Brown)."
             )
         else:
             change.append(
-                "Its reliability is too near zero to say how many items would help; the items may be too "
-                "hard."
+                "Its reliability is too near zero to say how many items would help; the items may be too hard."
             )
     say += _beyond(facts, benchmark, models, change)
     mine = flags(facts, benchmark)
@@ -169,8 +165,7 @@ def advice(facts: Facts, benchmark: str) -> tuple[list[str], list[str]]:
         ("misleading agreement", "Do not read its agreement with {} as one skill: only the scores say so."),
         (
             "hidden kinship",
-            "It may test what {} tests although the scores do not go together; look at format and "
-            "difficulty.",
+            "It may test what {} tests although the scores do not go together; look at format and difficulty.",
         ),
         ("format-driven", "Its overlap with {} rests for more than half on skill with the answer format."),
         ("scale-driven", "Its overlap with {} rests for more than half on model scale."),
@@ -186,14 +181,12 @@ def advice(facts: Facts, benchmark: str) -> tuple[list[str], list[str]]:
     if len(alone):
         on = _list([maps.TITLES.get(a, a) for a in alone["axis"]])
         say.append(
-            f"Keep it: on the {on} ax{'is' if len(alone) == 1 else 'es'} it is surely alike to no other "
-            f"benchmark here."
+            f"Keep it: on the {on} ax{'is' if len(alone) == 1 else 'es'} it is surely alike to no other benchmark here."
         )
         change.append("A new benchmark of the same kind would end its being the only one.")
     if not say:
         say.append(
-            "The data give no sure advice about this benchmark; it is neither clearly spare nor clearly the "
-            "only one."
+            "The data give no sure advice about this benchmark; it is neither clearly spare nor clearly the only one."
         )
     if len(facts.axes) < 4:
         lacking = [
@@ -246,7 +239,9 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
         value, level = matrix.loc[benchmark, other], facts.levels[axis]
         low = facts.axes.low[axis].loc[benchmark, other] if axis in facts.axes.low else value
         high = facts.axes.high[axis].loc[benchmark, other] if axis in facts.axes.high else value
-        text = f"{maps.TITLES.get(axis, axis)} {_interval(value, low, high) if axis in facts.axes.low else f'{value:.2f}'}"
+        text = (
+            f"{maps.TITLES.get(axis, axis)} {_interval(value, low, high) if axis in facts.axes.low else f'{value:.2f}'}"
+        )
         (alike if low > level else unlike if high < level else unsure).append(text)
         if low <= level <= high and np.isfinite(low) and np.isfinite(high):
             change.append(_deciding(axis, other, value, level, low, high, models))
@@ -262,21 +257,20 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
                 f"too little to drop it."
             ]
         return [
-            f"On these models it adds little beyond *{_plain(other)}*: surely alike on all {len(alike)} "
-            f"axes ({'; '.join(alike)})."
+            f"On these models it adds little beyond *{_plain(other)}*: surely alike on all {len(alike)} axes "
+            f"({'; '.join(alike)})."
         ]
     if alike:
-        rest = [f"surely not by {'; '.join(unlike)}"] * bool(unlike) + [
-            f"undecided by {'; '.join(unsure)}"
-        ] * bool(unsure)
+        rest = [f"surely not by {'; '.join(unlike)}"] * bool(unlike) + [f"undecided by {'; '.join(unsure)}"] * bool(
+            unsure
+        )
         return [
             f"Its closest stand-in is *{_plain(other)}*: surely alike by {'; '.join(alike)}, {', '.join(rest)}. "
             "Whether it can be spared depends on which axis you care for."
         ]
     if unsure:
         return [
-            f"Its closest stand-in is *{_plain(other)}*, not surely alike on any axis "
-            f"({'; '.join(unsure + unlike)})."
+            f"Its closest stand-in is *{_plain(other)}*, not surely alike on any axis ({'; '.join(unsure + unlike)})."
         ]
     return [
         f"No other benchmark stands for it on all axes; the closest, *{_plain(other)}*, is surely not alike "
@@ -291,20 +285,13 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
     """
     if benchmark not in facts.names:
         raise DataError(
-            f"Study '{facts.study}' has no benchmark '{benchmark}' on any axis; "
-            f"{nearest(benchmark, facts.names)}"
+            f"Study '{facts.study}' has no benchmark '{benchmark}' on any axis; {nearest(benchmark, facts.names)}"
         )
     places = places or anchors(facts)
-    about = (
-        facts.benchmarks.loc[benchmark] if benchmark in facts.benchmarks.index else pd.Series(dtype=object)
-    )
+    about = facts.benchmarks.loc[benchmark] if benchmark in facts.benchmarks.index else pd.Series(dtype=object)
 
     def fact(name: str) -> str:
-        return (
-            _plain(about[name])
-            if name in about and pd.notna(about[name]) and str(about[name])
-            else "not stated"
-        )
+        return _plain(about[name]) if name in about and pd.notna(about[name]) and str(about[name]) else "not stated"
 
     lines = [
         f"({places[benchmark]})=",
@@ -312,15 +299,12 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
         "",
     ]
     items = (
-        f"{int(about['n_items']):,} items"
-        if "n_items" in about and pd.notna(about["n_items"])
-        else "items not counted"
+        f"{int(about['n_items']):,} items" if "n_items" in about and pd.notna(about["n_items"]) else "items not counted"
     )
     chance = f", chance {about['chance']:.2f}" if "chance" in about and pd.notna(about["chance"]) else ""
     lines.append(
         f"**What it is.** `{benchmark}`: {fact('function')}, {fact('format')}, of the family "
-        f"{fact('family')}; {items}{chance}."
-        + (f" Note: {fact('reason')}." if fact("reason") != "not stated" else "")
+        f"{fact('family')}; {items}{chance}." + (f" Note: {fact('reason')}." if fact("reason") != "not stated" else "")
     )
     score = facts.scores.loc[facts.scores["benchmark"] == benchmark, "score"].dropna()
     known = reliability(facts, benchmark)
@@ -343,9 +327,7 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
             f"[{_plain(r.neighbour)}](#{places[r.neighbour]}) {_interval(r.value, r.low, r.high)}"
             for r in part.itertuples()
         ]
-        rows.append(
-            f"| {maps.TITLES.get(axis, axis)} (alike from {facts.levels[axis]:.2f}) | {'; '.join(shown)} |"
-        )
+        rows.append(f"| {maps.TITLES.get(axis, axis)} (alike from {facts.levels[axis]:.2f}) | {'; '.join(shown)} |")
     lines += ["", "| axis | nearest |", "|---|---|", *rows, ""]
     gap, a, b = displaced(facts, benchmark)
     if np.isfinite(gap):
@@ -359,17 +341,9 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
         lines += ["", "**Flags.**", ""]
         for r in mine.head(8).itertuples():
             other = r.b if r.a == benchmark else r.a
-            pair = (
-                f" with [{_plain(other)}](#{places[other]})"
-                if isinstance(other, str) and other in places
-                else ""
-            )
+            pair = f" with [{_plain(other)}](#{places[other]})" if isinstance(other, str) and other in places else ""
             q = f", q {r.q:.3f}" if pd.notna(r.q) else ""
-            axis = (
-                f" on the {maps.TITLES.get(r.axis, r.axis)} axis"
-                if r.kind in ("orthogonal", "outlier")
-                else ""
-            )
+            axis = f" on the {maps.TITLES.get(r.axis, r.axis)} axis" if r.kind in ("orthogonal", "outlier") else ""
             pair = "" if r.kind in ("orthogonal", "outlier") else pair
             lines.append(f"- *{r.kind}*{axis}{pair}: {_plain(r.evidence)}{q}")
         if len(mine) > 8:
@@ -387,13 +361,9 @@ def _signature(facts: Facts, benchmark: str) -> list[str]:
         return []
     part = table[table["benchmark"] == benchmark]
     if "fold" in part and part["fold"].nunique() > 1:
-        part = part[
-            part["fold"] == part["fold"].min()
-        ]  # the signature on all models; the others are cross-fits
+        part = part[part["fold"] == part["fold"].min()]  # the signature on all models; the others are cross-fits
     ids = part.sort_values("order")["unit_id"].drop_duplicates()
-    words = ", ".join(f"`{u}`" for u in ids.head(UNITS)) + (
-        f" and {len(ids) - UNITS} more" if len(ids) > UNITS else ""
-    )
+    words = ", ".join(f"`{u}`" for u in ids.head(UNITS)) + (f" and {len(ids) - UNITS} more" if len(ids) > UNITS else "")
     text = f"**Signature.** {len(ids)} units: {words}"
     if facts.units is not None and "source" in facts.units.columns:
         source = facts.units["source"].reindex(ids).dropna().value_counts()
@@ -409,18 +379,14 @@ def index(facts: Facts, places: dict[str, str] | None = None) -> str:
     rows = []
     for name in facts.names:
         about = facts.benchmarks.loc[name] if name in facts.benchmarks.index else {}
-        cells = [
-            escape(about.get(c, "") if pd.notna(about.get(c, "")) else "") for c in ("function", "format")
-        ]
+        cells = [escape(about.get(c, "") if pd.notna(about.get(c, "")) else "") for c in ("function", "format")]
         numbers = (
             reliability(facts, name),
             displaced(facts, name)[0],
             gain.get(name, np.nan),
             len(flags(facts, name)),
         )
-        shown = [
-            ("–" if not np.isfinite(v) else f"{v:.2f}" if isinstance(v, float) else str(v)) for v in numbers
-        ]
+        shown = [("–" if not np.isfinite(v) else f"{v:.2f}" if isinstance(v, float) else str(v)) for v in numbers]
         rows.append(
             f'<tr><th scope="row"><a href="#{places[name]}">{escape(name)}</a></th>'
             + "".join(f"<td>{c}</td>" for c in cells)
@@ -429,8 +395,7 @@ def index(facts: Facts, places: dict[str, str] | None = None) -> str:
         )
     heads = "".join(f'<th scope="col">{h}</th>' for h in ("benchmark", "function", "format"))
     heads += "".join(
-        f'<th scope="col" class=n>{h}</th>'
-        for h in ("reliability", "longest move", "adds to the others", "flags")
+        f'<th scope="col" class=n>{h}</th>' for h in ("reliability", "longest move", "adds to the others", "flags")
     )
     identity = f"cards-{facts.study}"
     script = (
@@ -453,13 +418,13 @@ def page(facts: Facts) -> str:
     kinds = facts.findings["kind"].value_counts()
     found = ", ".join(f"{n} {k}" for k, n in kinds.items()) or "none"
     head = (
-        f"# Benchmark cards: {_plain(facts.title)}\n\n"
-        f"One card for each of {len(facts.names)} benchmarks, made from the study's artifacts. Flags in "
-        f"this study: {found}. "
-        "*Adds to the others* is the mean loss over the axes if the benchmark alone were dropped, *longest "
-        "move* the distance between "
-        "its places on two axes, in consensus radii. Advice holds for these models and this suite; each "
-        "card says what would change it.\n\n"
+        f"# Benchmark cards: {_plain(facts.title)}\n"
+        "\n"
+        f"One card for each of {len(facts.names)} benchmarks, made from the study's artifacts. Flags in this study: "
+        f"{found}. *Adds to the others* is the mean loss over the axes if the benchmark alone were dropped, *longest "
+        "move* the distance between its places on two axes, in consensus radii. Advice holds for these models and "
+        "this suite; each card says what would change it.\n"
+        "\n"
     )
     return head + index(facts, places) + "\n" + "\n".join(card(facts, name, places) for name in facts.names)
 
@@ -492,9 +457,11 @@ def write(study: str) -> Path:
             text = frozen.read_text(encoding="utf-8")
         else:
             text = (
-                f"# Benchmark cards: {study}\n\n```{{note}}\nThe cards of this study need its maps, which "
-                f"are not here: "
-                f"{_plain(error)}\n```\n"
+                f"# Benchmark cards: {study}\n"
+                "\n"
+                "```{note}\n"
+                f"The cards of this study need its maps, which are not here: {_plain(error)}\n"
+                "```\n"
             )
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         provenance.write_atomic(path, lambda t: t.write_text(text, encoding="utf-8"))

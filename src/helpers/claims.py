@@ -29,9 +29,7 @@ def numbers(path: Path | None = None) -> pd.DataFrame:
     path = path or paths.DATA / "paper-numbers.csv"
     table = pd.read_csv(path, index_col="id")
     if table.index.has_duplicates:
-        raise DataError(
-            f"{paths.label(path)}: id '{table.index[table.index.duplicated()][0]}' is given twice."
-        )
+        raise DataError(f"{paths.label(path)}: id '{table.index[table.index.duplicated()][0]}' is given twice.")
     wrong = [r for r in table["rule"] if r not in RULES]
     if wrong:
         raise DataError(f"{paths.label(path)}: rule '{wrong[0]}'; {nearest(str(wrong[0]), RULES)}")
@@ -77,9 +75,7 @@ class Ledger:
 
     def _add(self, claim: str, mode: str, here, low, high, verdict: str, why: str) -> pd.Series:
         if claim not in self.numbers.index:
-            raise DataError(
-                f"data/paper-numbers.csv has no claim '{claim}'; {nearest(claim, self.numbers.index)}"
-            )
+            raise DataError(f"data/paper-numbers.csv has no claim '{claim}'; {nearest(claim, self.numbers.index)}")
         if any(c == claim and r["mode"] == mode for c, r in self.rows):
             raise DataError(f"claim '{claim}' ({mode or 'no mode'}) was judged already.")
         entry = self.numbers.loc[claim]
@@ -107,11 +103,7 @@ class Ledger:
         judged = {claim for claim, _ in self.rows}
         missing = [c for c in self.numbers.index if c not in judged]
         if missing:
-            raise DataError(
-                f"no verdict for claim '{missing[0]}' ({len(missing)} in all); add or declare it absent."
-            )
+            raise DataError(f"no verdict for claim '{missing[0]}' ({len(missing)} in all); add or declare it absent.")
         order = {claim: i for i, claim in enumerate(self.numbers.index)}
         rows = sorted(self.rows, key=lambda item: order[item[0]])
-        return pd.DataFrame(
-            [row for _, row in rows], columns=COLUMNS, index=[c for c, _ in rows]
-        ).rename_axis("id")
+        return pd.DataFrame([row for _, row in rows], columns=COLUMNS, index=[c for c, _ in rows]).rename_axis("id")

@@ -49,9 +49,7 @@ def pool(workers: int | None = None, scheduler: str | None = None) -> Iterator[L
     try:
         from distributed import Client
     except ImportError:
-        raise UnavailableError(
-            "a Dask scheduler is named but Dask is missing: install the extra cluster"
-        ) from None
+        raise UnavailableError("a Dask scheduler is named but Dask is missing: install the extra cluster") from None
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, TimeoutError) as error:
@@ -78,15 +76,11 @@ class Local:
             return
         method = "spawn" if sys.platform == "win32" else "forkserver"
         context = multiprocessing.get_context(method)
-        if (
-            method == "forkserver"
-        ):  # imports once, in a process that has computed nothing, and forks from there
+        if method == "forkserver":  # imports once, in a process that has computed nothing, and forks from there
             context.set_forkserver_preload([function.__module__, *preload])
         waiting = dict(enumerate(tasks))
         for attempt in range(1, ATTEMPTS + 1):
-            executor = concurrent.futures.ProcessPoolExecutor(
-                min(self.size, len(waiting)), mp_context=context
-            )
+            executor = concurrent.futures.ProcessPoolExecutor(min(self.size, len(waiting)), mp_context=context)
             try:
                 futures = {executor.submit(function, *task): n for n, task in waiting.items()}
                 for future in concurrent.futures.as_completed(futures):

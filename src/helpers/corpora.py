@@ -130,14 +130,10 @@ def units(
     ['two ', ' pé', 'ces']
     """
     if kind not in ("piece", "bytes", "chunk", "document") or size < 1:
-        raise DataError(
-            f"units: kind '{kind}' with size {size}; kinds are piece, bytes, chunk, document; size >= 1."
-        )
+        raise DataError(f"units: kind '{kind}' with size {size}; kinds are piece, bytes, chunk, document; size >= 1.")
     twice = documents["doc_id"][documents["doc_id"].duplicated()]
     if len(twice):
-        raise DataError(
-            f"units: the doc_id '{twice.iloc[0]}' is given to {len(twice) + 1} documents or more."
-        )
+        raise DataError(f"units: the doc_id '{twice.iloc[0]}' is given to {len(twice) + 1} documents or more.")
     found = [spans(text, kind, size) for text in documents["text"]]
     counts = [len(s) for s in found]
     edges = np.concatenate([*found, np.zeros((0, 2), dtype=np.int64)])
@@ -180,9 +176,7 @@ def prepare(study: studies.Study) -> None:
     settings = {"corpus": study.corpus.model_dump(mode="json"), "seed": study.seed, **_versions(study.corpus)}
     files = _listed(study.corpus) if study.corpus.kind == "files" else []
     inputs = [p for p in files if paths.locate(paths.label(p)) == p.resolve()]
-    outside = [
-        p for p in files if p not in inputs
-    ]  # no name without a machine's folder: known by content only
+    outside = [p for p in files if p not in inputs]  # no name without a machine's folder: known by content only
     settings |= {"files": {p.name: provenance.sha256_file(p) for p in outside}} if outside else {}
     options = {"inputs": inputs, "parameters": settings, "code": [Path(__file__)]}
     write = provenance.write_table
@@ -216,13 +210,11 @@ def from_units(table: pd.DataFrame) -> pd.DataFrame:
     gap = table["start"] - table.groupby("doc_id", sort=False)["end"].shift(fill_value=-1)
     if (gap != 1).any():
         row = table.index[(gap != 1).to_numpy()][0]
-        raise DataError(
-            f"units.parquet, unit {row}: the text before it is unknown; documents.parquet is needed."
-        )
+        raise DataError(f"units.parquet, unit {row}: the text before it is unknown; documents.parquet is needed.")
     grouped = table.groupby("doc_id", sort=False)
-    return pd.DataFrame(
-        {"source": grouped["source"].first(), "text": grouped["text"].agg(" ".join)}
-    ).reset_index()[COLUMNS]
+    return pd.DataFrame({"source": grouped["source"].first(), "text": grouped["text"].agg(" ".join)}).reset_index()[
+        COLUMNS
+    ]
 
 
 # --- readers ------------------------------------------------------------------------------------------------
@@ -266,9 +258,7 @@ def _files(corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, 
                     row += 1
                     if not isinstance(value, str):
                         found = type(value).__name__
-                        raise DataError(
-                            f"{name}, row {row}: '{corpus.text_field}' is {found}, expected text."
-                        )
+                        raise DataError(f"{name}, row {row}: '{corpus.text_field}' is {found}, expected text.")
                     yield f"{name}:{row}", name, value
         else:
             yield name, name, path.read_bytes()
@@ -344,9 +334,7 @@ def _hub(corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, st
             for row, item in enumerate(stream, 1):
                 if not isinstance(item.get(corpus.text_field), str):
                     known = ", ".join(list(item)[:12])
-                    raise DataError(
-                        f"{entry}, row {row}: no text in field '{corpus.text_field}'; found {known}."
-                    )
+                    raise DataError(f"{entry}, row {row}: no text in field '{corpus.text_field}'; found {known}.")
                 yield f"{entry}:{corpus.split}:{row}", entry, item[corpus.text_field]
         except DataError:
             raise

@@ -196,8 +196,8 @@ def _download(url: str, target: Path, digest: str) -> None:
         pooch.retrieve(url, f"sha256:{digest}", fname=target.name, path=target.parent, downloader=_stream)
     except ValueError as error:
         raise DataError(
-            f"{url}: the downloaded bytes do not have the sha256 of data/manifest.yml ({digest}). "
-            f"Nothing was kept. Try again; if it repeats, the file changed upstream. ({error})"
+            f"{url}: the downloaded bytes do not have the sha256 of data/manifest.yml ({digest}). Nothing was kept. "
+            f"Try again; if it repeats, the file changed upstream. ({error})"
         ) from None
     except requests.RequestException as error:
         raise UnavailableError(f"{url} could not be downloaded ({type(error).__name__}: {error}).") from None
@@ -211,8 +211,7 @@ def _obtain(known: Manifest, name: str, path: str, digest: str) -> Path:
         if found is None:
             return place
         told = (
-            f"{paths.label(place)} is damaged: expected sha256 {digest}, found {found} "
-            f"({place.stat().st_size} bytes)."
+            f"{paths.label(place)} is damaged: expected sha256 {digest}, found {found} ({place.stat().st_size} bytes)."
         )
         if not _is_ours(place):
             raise DataError(
@@ -220,9 +219,7 @@ def _obtain(known: Manifest, name: str, path: str, digest: str) -> Path:
             )
         reason = offline_reason(known.url(name, path))
         if reason:
-            raise DataError(
-                f"{told} It cannot be fetched again: {reason}. Delete it and run again with a network."
-            )
+            raise DataError(f"{told} It cannot be fetched again: {reason}. Delete it and run again with a network.")
         place.unlink()
     url = known.url(name, path)
     reason = offline_reason(url)
@@ -242,9 +239,7 @@ def _obtain(known: Manifest, name: str, path: str, digest: str) -> Path:
         ) from None
     damaged = _damage(target, digest)
     if damaged:
-        raise DataError(
-            f"{paths.label(target)}: written, but read back with sha256 {damaged}; expected {digest}."
-        )
+        raise DataError(f"{paths.label(target)}: written, but read back with sha256 {damaged}; expected {digest}.")
     return target
 
 

@@ -241,9 +241,7 @@ def standing(axes: maps.Axes | Mapping[str, pd.DataFrame], axis: str, alpha: flo
     p = exceeds(axes, axis, level, "below")
     np.fill_diagonal(p, 0.0)
     title = maps.TITLES.get(axis, axis)
-    bounds = [
-        s[axis].to_numpy()[range(n), near] if axis in s else np.full(n, np.nan) for s in (axes.low, axes.high)
-    ]
+    bounds = [s[axis].to_numpy()[range(n), near] if axis in s else np.full(n, np.nan) for s in (axes.low, axes.high)]
     exact = "" if axis in axes.low else "; no interval on this axis: taken at its word"
     alone = pd.DataFrame({"kind": "orthogonal", "a": names, "b": [names[j] for j in near]})
     alone["estimate"], alone["low"], alone["high"] = array[range(n), near], *bounds
@@ -321,13 +319,9 @@ def driven(
             groups = [g for g, known in zip(groups, scale.notna()) if known]
         scale = scale.dropna()
         if scores.shape[1] < inference.MIN_MODELS:
-            raise DataError(
-                f"Scale is known for {scores.shape[1]} models; at least {inference.MIN_MODELS} are needed."
-            )
+            raise DataError(f"Scale is known for {scores.shape[1]} models; at least {inference.MIN_MODELS} are needed.")
         if scale.nunique() < 3:
-            raise DataError(
-                f"Scale takes {scale.nunique()} values; with fewer than 3 it cannot be held fixed."
-            )
+            raise DataError(f"Scale takes {scale.nunique()} values; with fewer than 3 it cannot be held fixed.")
         todo = list(itertools.combinations(range(len(scores)), 2))
     elif kind == "format-driven":
         if formats is None:
@@ -341,9 +335,7 @@ def driven(
             )
         code = formats.to_numpy()
         todo = [
-            (i, j)
-            for i, j in itertools.combinations(range(len(scores)), 2)
-            if code[i] == code[j] and code[i] in big
+            (i, j) for i, j in itertools.combinations(range(len(scores)), 2) if code[i] == code[j] and code[i] in big
         ]
     else:
         raise ValueError(f"kind is '{kind}'; expected 'scale-driven' or 'format-driven'.")
@@ -409,8 +401,7 @@ def _driven_by_format(values, formats, weights, todo, minimum) -> dict[str, np.n
         found["rho_draws"].append(many[:, 0, 1])
         found["given_draws"].append(inference.partial_from_matrix(many, 1)[:, 0, 1])
     return {
-        k: np.array(v).reshape(-1, len(weights)).T if k.endswith("draws") else np.array(v)
-        for k, v in found.items()
+        k: np.array(v).reshape(-1, len(weights)).T if k.endswith("draws") else np.array(v) for k, v in found.items()
     }
 
 
@@ -498,17 +489,13 @@ def _driven_table(found, names, kind, minimum, alpha) -> pd.DataFrame:
         low[drawn], high[drawn] = inference.interval(found["rho_draws"] - found["given_draws"])
     names = np.asarray(names, object)
     what = "model scale" if kind == "scale-driven" else "skill with the format"
-    table = pd.DataFrame(
-        {"kind": kind, "a": names[found["i"]], "b": names[found["j"]], "axis": "performance"}
-    )
+    table = pd.DataFrame({"kind": kind, "a": names[found["i"]], "b": names[found["j"]], "axis": "performance"})
     table["estimate"], table["low"], table["high"], table["p"] = rho - given, low, high, p
     table["q"] = q
     table["flagged"] = table["q"] <= alpha
     table["tested"] = int(np.isfinite(p).sum())
     table["rho"], table["rho_given"] = rho, given
-    table["evidence"] = [
-        f"performance overlap {r:.2f}, {g:.2f} with {what} held fixed" for r, g in zip(rho, given)
-    ]
+    table["evidence"] = [f"performance overlap {r:.2f}, {g:.2f} with {what} held fixed" for r, g in zip(rho, given)]
     return table.sort_values("p", ignore_index=True)
 
 
@@ -592,9 +579,7 @@ def diagnose(
     formats = None if benchmarks is None else _formats(benchmarks)
     for kind, driver in (("scale-driven", scale), ("format-driven", formats)):
         if scores is None or driver is None:
-            done.append(
-                {"kind": kind, "axis": "performance", "tested": 0, "flagged": 0, "note": "no data given"}
-            )
+            done.append({"kind": kind, "axis": "performance", "tested": 0, "flagged": 0, "note": "no data given"})
             continue
         side = {"scale": driver} if kind == "scale-driven" else {"formats": driver}
         add(
@@ -603,9 +588,7 @@ def diagnose(
             lambda k=kind, s=side: driven(scores, k, groups=groups, alpha=alpha, seed=seed, **s),
         )
     if question_table is None:
-        done.append(
-            {"kind": "contaminated", "axis": "questions", "tested": 0, "flagged": 0, "note": "none given"}
-        )
+        done.append({"kind": "contaminated", "axis": "questions", "tested": 0, "flagged": 0, "note": "none given"})
     else:
         inside = question_table[question_table["benchmark"].isin(axes.names)]
         add("contaminated", "questions", lambda: contaminated(inside))
@@ -744,9 +727,7 @@ def _suite(kept, method, dropped, stack, everywhere, spread, names) -> dict:
     for axis, matrix in everywhere.items():
         present = np.isfinite(matrix.diagonal())
         inside = [k for k in kept if present[k]]
-        row[f"loss_{axis}"] = (
-            float((1 - matrix[np.ix_(present, inside)].max(axis=1)).mean()) if inside else np.nan
-        )
+        row[f"loss_{axis}"] = float((1 - matrix[np.ix_(present, inside)].max(axis=1)).mean()) if inside else np.nan
     return row
 
 
@@ -780,9 +761,7 @@ def adds_most(
         base = inside if inside is not None else [j for j in range(len(names)) if j != k]
         gain = np.mean([coverage_loss(layer, base) - coverage_loss(layer, [*base, k]) for layer in stack])
         stand_in = base[int(mean[k, base].argmax())]
-        rows.append(
-            {"benchmark": name, "gain": gain, "stand_in": names[stand_in], "similarity": mean[k, stand_in]}
-        )
+        rows.append({"benchmark": name, "gain": gain, "stand_in": names[stand_in], "similarity": mean[k, stand_in]})
     return pd.DataFrame(rows).sort_values("gain", ascending=False, ignore_index=True)
 
 
@@ -852,9 +831,7 @@ def planted(
     return {
         "axes": maps.Axes(values, lows, highs),
         "scores": scores,
-        "benchmarks": pd.DataFrame(
-            {"benchmark": names, "function": [f"domain {d}" for d in domain], "format": style}
-        ),
+        "benchmarks": pd.DataFrame({"benchmark": names, "function": [f"domain {d}" for d in domain], "format": style}),
         "scale": pd.Series(factors[list(loadings.columns).index("scale")], index=scores.columns),
         "truth": _population_truth(true, names, loadings, style),
     }
@@ -956,9 +933,7 @@ def trials(worlds: int = 6, *, models: int = 96, alpha: float = 0.05, seed: int 
         }
         resampled = numbers[draw].sum(axis=1)
         for name, column in (("precision", 1), ("recall", 0)):
-            row |= _rate(
-                name, row["correct"], numbers[:, column].sum(), resampled[:, 2], resampled[:, column]
-            )
+            row |= _rate(name, row["correct"], numbers[:, column].sum(), resampled[:, 2], resampled[:, column])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -1003,9 +978,7 @@ def _with_copy(axes: maps.Axes, random: np.random.Generator, error: float = 0.1)
     original = str(random.choice([n for n in axes.names if n != "alone"]))
     values = {}
     for axis, matrix in axes.values.items():
-        z = np.arctanh(np.clip(matrix[original].to_numpy(), -LIMIT, LIMIT)) + error * random.normal(
-            size=len(matrix)
-        )
+        z = np.arctanh(np.clip(matrix[original].to_numpy(), -LIMIT, LIMIT)) + error * random.normal(size=len(matrix))
         again = pd.Series(np.tanh(z), matrix.index)
         again[original] = 0.9
         wide = matrix.copy()

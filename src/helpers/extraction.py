@@ -62,9 +62,7 @@ def entries(study: studies.Study) -> list[studies.ModelEntry]:
         if population.population(study.models.population).ships_weights:
             names = population.model_names(study.models.population)
             return [studies.ModelEntry(name=n, source="lab", id=n) for n in names]
-    raise StudyError(
-        f"study '{study.name}': its surprisal was measured elsewhere; there is nothing to extract."
-    )
+    raise StudyError(f"study '{study.name}': its surprisal was measured elsewhere; there is nothing to extract.")
 
 
 def is_measured_here(study: studies.Study) -> bool:
@@ -89,9 +87,7 @@ def blocks(study: studies.Study) -> list[Block]:
     spans = units[["start", "end"]].to_numpy(dtype=np.int64)
     owner = pd.Index(documents["doc_id"]).get_indexer(units["doc_id"])
     if (owner < 0).any() or (np.diff(owner) < 0).any():
-        raise DataError(
-            f"study '{study.name}': units.parquet is not in the order of the documents; prepare again."
-        )
+        raise DataError(f"study '{study.name}': units.parquet is not in the order of the documents; prepare again.")
     edges = np.searchsorted(owner, np.arange(len(documents) + 1))
     texts, names = documents["text"].tolist(), documents["doc_id"].tolist()
     result = []
@@ -100,13 +96,9 @@ def blocks(study: studies.Study) -> list[Block]:
         own = tuple(spans[edges[r] : edges[r + 1]] for r in rows)
         for r, s in zip(rows, own):
             if len(s) and s.max() > len(texts[r]):
-                raise DataError(
-                    f"units.parquet: a unit of document '{names[r]}' ends after the document's end."
-                )
+                raise DataError(f"units.parquet: a unit of document '{names[r]}' ends after the document's end.")
         digest = provenance.content_key([(names[r], texts[r]) for r in rows], [s.tolist() for s in own])
-        result.append(
-            Block(number, tuple(names[r] for r in rows), tuple(texts[r] for r in rows), own, digest)
-        )
+        result.append(Block(number, tuple(names[r] for r in rows), tuple(texts[r] for r in rows), own, digest))
     return result
 
 
@@ -202,9 +194,7 @@ def shard_path(study: studies.Study, model: str, block: int) -> Path:
     return study.results / "surprisal" / re.sub(r"[^A-Za-z0-9._-]", "-", model) / f"{block:05d}.parquet"
 
 
-def extract(
-    study: studies.Study, *, workers: int | None = None, scheduler: str | None = None
-) -> pd.DataFrame:
+def extract(study: studies.Study, *, workers: int | None = None, scheduler: str | None = None) -> pd.DataFrame:
     """Measure the surprisal of every unit under every model and write ``surprisal.parquet``.
 
     Finished shards are kept when their checksum and everything they depend on agree; damaged, outdated and
@@ -226,9 +216,7 @@ def extract(
     wanted = entries(study)
     slugs = [shard_path(study, e.name, 0).parent.name for e in wanted]
     if len(set(slugs)) < len(slugs):
-        raise StudyError(
-            f"study '{study.name}': two model names differ only in characters not used in file names."
-        )
+        raise StudyError(f"study '{study.name}': two model names differ only in characters not used in file names.")
     pieces = blocks(study)
     stamp = _stamp(study)
     marks = [models.fingerprint(e) for e in wanted]
@@ -257,9 +245,7 @@ def extract(
         for number, (values, facts, seconds) in tqdm(running, total=len(tasks), desc="shards", disable=None):
             m, b = todo[number]
             if len(values) != pieces[b].size:
-                raise ModelError(
-                    f"{wanted[m].name}: {len(values)} values for {pieces[b].size} units in block {b}."
-                )
+                raise ModelError(f"{wanted[m].name}: {len(values)} values for {pieces[b].size} units in block {b}.")
             _write_shard(shard_path(study, wanted[m].name, b), values, facts, plan[m, b], seconds)
     _assemble(study, wanted, pieces, stamp)
     return _report(study, wanted, pieces, todo, redone)
@@ -311,9 +297,7 @@ def _write_shard(path: Path, values: np.ndarray, facts: dict, parameters: dict, 
     provenance.record(path, parameters=parameters, seconds=seconds)
 
 
-def _assemble(
-    study: studies.Study, wanted: list[studies.ModelEntry], pieces: list[Block], stamp: dict
-) -> None:
+def _assemble(study: studies.Study, wanted: list[studies.ModelEntry], pieces: list[Block], stamp: dict) -> None:
     path = study.results / "surprisal.parquet"
     units = study.results / "units.parquet"
     index = pq.read_table(units, columns=["unit_id"]).column(0).to_numpy()
@@ -330,9 +314,7 @@ def _assemble(
         writer, low = None, 0
         try:
             for block in pieces:
-                columns = {
-                    e.name: pq.read_table(shard_path(study, e.name, block.number))["nats"] for e in wanted
-                }
+                columns = {e.name: pq.read_table(shard_path(study, e.name, block.number))["nats"] for e in wanted}
                 frame = pd.DataFrame({n: c.to_numpy() for n, c in columns.items()}, columns=names)
                 frame.index = pd.Index(index[low : low + block.size], name="unit_id")
                 low += block.size

@@ -43,13 +43,9 @@ PLOTLY_COLOURS = dict(
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # ColorBrewer's RdBu: blue below zero, red above
-DIVERGING = tuple(
-    "#053061 #2065ab #4393c3 #90c4dd #d1e5f0 #f7f6f6 #fddbc7 #f3a481 #d6604d #b1182b #67001f".split()
-)
+DIVERGING = tuple("#053061 #2065ab #4393c3 #90c4dd #d1e5f0 #f7f6f6 #fddbc7 #f3a481 #d6604d #b1182b #67001f".split())
 # cividis: the same to readers with and without colour blindness
-SEQUENTIAL = tuple(
-    "#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split()
-)
+SEQUENTIAL = tuple("#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split())
 GREY = "rgba(128,128,128,0.35)"
 EDGE = {"color": "#8a8a8a", "width": 0.6}  # keeps the dark end of a scale visible on a dark page
 
@@ -63,9 +59,7 @@ def _columns(frame: pd.DataFrame, *names: str | None) -> None:
     """Raise DataError when a column is absent or the frame is empty."""
     for name in names:
         if name is not None and name not in frame.columns:
-            raise DataError(
-                f"the frame has no column {name!r}; {nearest(str(name), map(str, frame.columns))}"
-            )
+            raise DataError(f"the frame has no column {name!r}; {nearest(str(name), map(str, frame.columns))}")
     if frame.empty:
         raise DataError(f"nothing to draw: the frame with columns {list(frame.columns)} has no rows")
 
@@ -105,9 +99,7 @@ def _log(values: pd.Series, wanted: bool) -> dict[str, Any]:
         return {}
     known = values[values > 0]
     if len(known) < values.notna().sum():
-        raise DataError(
-            f"column {values.name!r} has values that are not positive; they have no place on a log axis"
-        )
+        raise DataError(f"column {values.name!r} has values that are not positive; they have no place on a log axis")
     decades = math.log10(known.max() / known.min()) if len(known) else 0
     large = len(known) and known.max() >= 1e4 and known.min() >= 1
     return {"type": "log", "dtick": "D2" if decades <= 2.5 else 1, "tickformat": "~s" if large else "~g"}
@@ -263,10 +255,7 @@ def _leaves(matrix: pd.DataFrame, rows: list[Any]) -> list[Any]:
         return rows
     distance = np.where(np.isfinite(distance), distance, np.nanmax(distance))
     np.fill_diagonal(distance, 0)
-    return [
-        rows[i]
-        for i in leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))
-    ]
+    return [rows[i] for i in leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))]
 
 
 def heatmap(
@@ -316,9 +305,7 @@ def heatmap(
         raise DataError(f"heat map {name!r}: the matrix has shape {matrix.shape}, nothing to draw")
     for side, found in (("row", matrix.index), ("column", matrix.columns)):
         if found.has_duplicates:
-            raise DataError(
-                f"heat map {name!r}: {side} label {found[found.duplicated()][0]!r} occurs more than once"
-            )
+            raise DataError(f"heat map {name!r}: {side} label {found[found.duplicated()][0]!r} occurs more than once")
     try:
         matrix = matrix.astype(float)
     except (TypeError, ValueError) as error:
@@ -328,18 +315,12 @@ def heatmap(
         if bound is not None and not (
             matrix.index.isin(bound.index).all() and matrix.columns.isin(bound.columns).all()
         ):
-            raise DataError(
-                f"heat map {name!r}: {key}= lacks labels of the matrix; give it the same rows and columns"
-            )
+            raise DataError(f"heat map {name!r}: {key}= lacks labels of the matrix; give it the same rows and columns")
     if groups is not None:
         missing = [r for r in matrix.index if r not in groups.index or pd.isna(groups[r])]
         if missing:
-            raise DataError(
-                f"heat map {name!r}: groups= has no category for {missing[:5]}; give one for each row"
-            )
-        known = sorted(
-            groups.dropna().astype(str).unique()
-        )  # of rows drawn or not: colours keep their meaning
+            raise DataError(f"heat map {name!r}: groups= has no category for {missing[:5]}; give one for each row")
+        known = sorted(groups.dropna().astype(str).unique())  # of rows drawn or not: colours keep their meaning
         hues = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(known)}
         groups = groups.reindex(matrix.index).astype(str)
     order = _order(matrix, groups, cluster)
@@ -350,8 +331,8 @@ def heatmap(
         texts = pd.Index([shown[k] for k in keys])
         if texts.has_duplicates:
             raise DataError(
-                f"heat map {name!r}: two {side}s would be labelled {texts[texts.duplicated()][0]!r}; "
-                "make labels= unique"
+                f"heat map {name!r}: two {side}s would be labelled {texts[texts.duplicated()][0]!r}; make labels= "
+                "unique"
             )
 
     values = matrix.to_numpy()
@@ -389,9 +370,7 @@ def heatmap(
         "hovertemplate": hover + "<extra></extra>",
     }
     if low is not None and high is not None:
-        bounds = np.stack(
-            [low.loc[order, across].to_numpy(float), high.loc[order, across].to_numpy(float)], axis=2
-        )
+        bounds = np.stack([low.loc[order, across].to_numpy(float), high.loc[order, across].to_numpy(float)], axis=2)
         trace["customdata"] = compact(np.round(bounds, digits), digits + 1)
         form = f".{digits}f"
         trace["hovertemplate"] = (
@@ -402,9 +381,7 @@ def heatmap(
     shapes: list[dict[str, Any]] = []
     if groups is not None:
         legend = [(level, hues[level]) for level in dict.fromkeys(groups[k] for k in order)]
-        starts = [i for i, k in enumerate(order) if i == 0 or groups[k] != groups[order[i - 1]]] + [
-            len(order)
-        ]
+        starts = [i for i, k in enumerate(order) if i == 0 or groups[k] != groups[order[i - 1]]] + [len(order)]
         for begin, end in itertools.pairwise(starts):
             strip = {
                 "type": "rect",
@@ -414,9 +391,7 @@ def heatmap(
                 "yref": "y",
                 "line": {"width": 0},
             }
-            shapes.append(
-                strip | {"y0": begin - 0.5, "y1": end - 0.5, "fillcolor": hues[groups[order[begin]]]}
-            )
+            shapes.append(strip | {"y0": begin - 0.5, "y1": end - 0.5, "fillcolor": hues[groups[order[begin]]]})
             if begin:
                 line = {"type": "line", "line": {"color": "#14181e", "width": 1}}
                 shapes.append(
@@ -502,9 +477,7 @@ def heatmap(
     )
 
 
-def _hover(
-    part: pd.DataFrame, label: str | None, hover: Sequence[str] | None, x: str, y: str
-) -> dict[str, Any]:
+def _hover(part: pd.DataFrame, label: str | None, hover: Sequence[str] | None, x: str, y: str) -> dict[str, Any]:
     """Return hovertemplate and customdata: the label in bold, then x, y and the extra columns."""
     extra = [c for c in dict.fromkeys([*([label] if label else []), *(hover or [])])]
     lines = ["<b>%{customdata[0]}</b>"] if label else []
@@ -547,9 +520,7 @@ def _error(part: pd.DataFrame, middle: str, low: str, high: str) -> dict[str, An
 
 def _both(low: str | None, high: str | None) -> bool:
     if (low is None) != (high is None):
-        raise ValueError(
-            "give both ends of the interval or neither: an interval with one end cannot be drawn"
-        )
+        raise ValueError("give both ends of the interval or neither: an interval with one end cannot be drawn")
     return low is not None
 
 
@@ -591,16 +562,10 @@ def scatter(
         and not pd.api.types.is_bool_dtype(frame[color])
     )
     x_title, y_title = x_title or str(x), y_title or str(y)
-    shapes = (
-        {s: SYMBOLS[i % len(SYMBOLS)] for i, s in enumerate(frame[symbol].astype(str).unique())}
-        if symbol
-        else {}
-    )
+    shapes = {s: SYMBOLS[i % len(SYMBOLS)] for i, s in enumerate(frame[symbol].astype(str).unique())} if symbol else {}
     traces: list[dict[str, Any]] = []
     for i, level, part in _levels(frame, None if numeric else color):
-        for mark, piece in (
-            [(m, part[part[symbol].astype(str) == m]) for m in shapes] if symbol else [(None, part)]
-        ):
+        for mark, piece in [(m, part[part[symbol].astype(str) == m]) for m in shapes] if symbol else [(None, part)]:
             if piece.empty:
                 continue
             marker: dict[str, Any] = {
@@ -793,9 +758,7 @@ def bar(
     bounds = _both(low, high)
     x_title, y_title = x_title or str(x), y_title or str(y)
     names = list(dict.fromkeys(str(v) for v in frame[x]))
-    single = (
-        color is None or not frame.duplicated([x]).any()
-    )  # one bar a category: no room needed for neighbours
+    single = color is None or not frame.duplicated([x]).any()  # one bar a category: no room needed for neighbours
     traces = []
     for i, level, part in _levels(frame, color):
         keys = [plot_text(v) for v in part[x]]
@@ -849,12 +812,8 @@ def bar(
         }
     else:
         turned = len(names) > 10 or max(map(len, names)) > 14
-        category = _axis(
-            x_title, tickangle=-60 if turned else 0, tickfont={"size": size}, **order, **ticks(28, 80)
-        )
-        layout = _layout(
-            400 + (60 if turned else 0), category, _axis(y_title), **mode, **_references(reference)
-        )
+        category = _axis(x_title, tickangle=-60 if turned else 0, tickfont={"size": size}, **order, **ticks(28, 80))
+        layout = _layout(400 + (60 if turned else 0), category, _axis(y_title), **mode, **_references(reference))
         phone = {
             "height": 380,
             "xaxis": ticks(16, 30) | {"tickfont": {"size": 10}, "tickangle": -90 if len(names) > 4 else 0},
@@ -981,9 +940,7 @@ def table(
     check_words(caption=caption, alt=caption if alt is None else alt)
     if frame.shape[1] == 0:
         raise DataError(f"table {name!r}: the frame has no columns")
-    return Figure(
-        name=name, alt=alt or caption, caption=caption, data=frame, digits=digits, height=height, title=title
-    )
+    return Figure(name=name, alt=alt or caption, caption=caption, data=frame, digits=digits, height=height, title=title)
 
 
 def _recolour(value: Any) -> Any:
@@ -1021,9 +978,7 @@ def plotly(
     content = fig if isinstance(fig, Mapping) else fig.to_plotly_json()
     content = compact(content)
     own = {
-        k: v
-        for k, v in content.get("layout", {}).items()
-        if k not in ("template", "font", "paper_bgcolor", "width")
+        k: v for k, v in content.get("layout", {}).items() if k not in ("template", "font", "paper_bgcolor", "width")
     }
     layout = _layout(int(height or own.get("height") or 440), {}, {})
     layout |= {k: v for k, v in own.items() if k not in ("height", "xaxis", "yaxis")}
@@ -1035,9 +990,7 @@ def plotly(
     words = own.get("title")
     words = words.get("text") if isinstance(words, Mapping) else words
     layout.pop("title", None)
-    layout["legend"] = _layout(0, {}, {})["legend"] | {
-        k: v for k, v in own.get("legend", {}).items() if k == "title"
-    }
+    layout["legend"] = _layout(0, {}, {})["legend"] | {k: v for k, v in own.get("legend", {}).items() if k == "title"}
     return _figure(
         _recolour(content.get("data", [])),
         layout,

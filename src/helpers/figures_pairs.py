@@ -106,9 +106,7 @@ def disentanglement(
             "type": "scatter",
             "mode": "lines",
         }
-        traces.append(
-            common | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.45), "width": 1}, "name": title}
-        )
+        traces.append(common | {"x": xs, "y": ys, "line": {"color": _rgba(colour, 0.45), "width": 1}, "name": title})
         if axis in result.errors.covariance:
             for chosen, group in ((ranked[:ALWAYS], axis), (ranked[ALWAYS:MAX_ELLIPSES], "ellipses")):
                 xs, ys = [], []
@@ -208,13 +206,9 @@ def disentanglement(
         },
     }
     if alone:
-        caption += (
-            f" Not drawn: {alone} benchmark{'s' * (alone > 1)} of a single axis, which cannot be displaced."
-        )
+        caption += f" Not drawn: {alone} benchmark{'s' * (alone > 1)} of a single axis, which cannot be displaced."
     if len(shown[NARROW]) < len(plane):
-        caption += (
-            " Names that would cover one another are left out; hover, touch, or choose from the list below."
-        )
+        caption += " Names that would cover one another are left out; hover, touch, or choose from the list below."
     figure = figures.plotly(
         {"data": traces, "layout": layout}, name=name, alt=alt, caption=caption, data=result.table()
     )
@@ -307,9 +301,7 @@ def ternary(
         raise DataError(f"A profile needs two or three axes besides {target}, found {list(predictors)}.")
     if len(shares) > MAX_PAIRS:
         caption += f" Drawn: the {MAX_PAIRS:,} strongest fitted values of {len(shares):,} pairs."
-    drawn = shares.reindex(shares["fitted"].abs().sort_values(ascending=False, kind="stable").index).head(
-        MAX_PAIRS
-    )
+    drawn = shares.reindex(shares["fitted"].abs().sort_values(ascending=False, kind="stable").index).head(MAX_PAIRS)
     titles = [maps.TITLES.get(p, p) for p in predictors]
     columns = [f"share_{p}" for p in predictors]
     text = [f"{plot_text(a)} – {plot_text(b)}" for a, b in zip(drawn["a"], drawn["b"])]
@@ -404,12 +396,8 @@ def matrix(
     count = len(values)
     if count <= limit:
         if count > LONG_ROWS and low is not None:
-            caption += (
-                " The download has the values; the study's artifacts and its report have the intervals too."
-            )
-        figure = figures.heatmap(
-            values, name=name, alt=alt, caption=caption, low=low, high=high, groups=groups, **more
-        )
+            caption += " The download has the values; the study's artifacts and its report have the intervals too."
+        figure = figures.heatmap(values, name=name, alt=alt, caption=caption, low=low, high=high, groups=groups, **more)
         return replace(figure, data=values.rename_axis("benchmark")) if count > LONG_ROWS else figure
     size = math.ceil(count / min(limit, BLOCKS))
     if groups is not None and groups.reindex(values.index).nunique() > BLOCKS // 2:
@@ -496,9 +484,7 @@ def explorer(
     """
     axes = [a for a in axes if a in table.columns and a != target][:3]
     if not axes or target not in table.columns:
-        raise DataError(
-            f"The explorer needs '{target}' and one to three other axes; found {list(table.columns)[:12]}."
-        )
+        raise DataError(f"The explorer needs '{target}' and one to three other axes; found {list(table.columns)[:12]}.")
     known = table.dropna(subset=[target, *axes])
     if known.empty:
         raise DataError(f"No pair is measured on all of {target}, {', '.join(axes)}.")
@@ -506,9 +492,7 @@ def explorer(
     if len(drawn) < len(known):
         caption += f" Drawn: all flagged pairs and a random sample, {len(drawn):,} of {len(known):,} pairs."
     if len(known) < len(table):
-        caption += (
-            f" {len(table) - len(known):,} pairs are not measured on all of these axes and are not drawn."
-        )
+        caption += f" {len(table) - len(known):,} pairs are not measured on all of these axes and are not drawn."
     panels = list(itertools.combinations(axes, 2)) or [(axes[0], target)]
     bar = {"title": {"text": f"{target} overlap", "side": "right"}, "thickness": 12, "outlinewidth": 0}
     traces, layout, phone = [], {"height": 400 if len(panels) > 1 else 460, "showlegend": False}, {}
@@ -585,8 +569,7 @@ class Explorer:
         identity = f"fig-{self.figure.name}"
         frame = self.figure.data
         limits = {
-            a: (float(np.floor(frame[a].min() * 50) / 50), float(np.ceil(frame[a].max() * 50) / 50))
-            for a in self.axes
+            a: (float(np.floor(frame[a].min() * 50) / 50), float(np.ceil(frame[a].max() * 50) / 50)) for a in self.axes
         }
         sliders = []
         for axis in self.axes:

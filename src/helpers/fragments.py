@@ -157,9 +157,7 @@ def table_html(frame: pd.DataFrame, digits: int = 3, sortable: bool = True) -> s
         cells += [f"{o}{escape(number(v, digits))}</td>" for o, v in zip(opening, row, strict=True)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     kind = "companion-table companion-sortable" if sortable else "companion-table"
-    return (
-        f'<table class="{kind}"><thead><tr>{"".join(head)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    )
+    return f'<table class="{kind}"><thead><tr>{"".join(head)}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def _cell() -> tuple[Any, int] | None:
@@ -179,16 +177,12 @@ def _cell() -> tuple[Any, int] | None:
 def check_name(name: str) -> str:
     """Return `name` when it is a slug that no other cell of this notebook uses, else raise ValueError."""
     if not isinstance(name, str) or not SLUG.fullmatch(name):
-        raise ValueError(
-            f"name={name!r}: a figure's name is a slug of a-z, 0-9 and single hyphens, like 'overlap-map'"
-        )
+        raise ValueError(f"name={name!r}: a figure's name is a slug of a-z, 0-9 and single hyphens, like 'overlap-map'")
     here = _cell()
     if here is not None:
         before = _names.get(name)
         if before is not None and (before[0] != here[0] or before[1] == here[1]):
-            raise ValueError(
-                f"name={name!r} already names a figure of this page; give each figure its own name"
-            )
+            raise ValueError(f"name={name!r} already names a figure of this page; give each figure its own name")
         _names[name] = here
     return name
 
@@ -197,9 +191,7 @@ def check_words(**words: str) -> None:
     """Raise ValueError for an alt text or caption that is missing or blank."""
     for key, text in words.items():
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"{key}={text!r}: every figure needs {key} text; say in words what the reader would see"
-            )
+            raise ValueError(f"{key}={text!r}: every figure needs {key} text; say in words what the reader would see")
 
 
 @dataclass(frozen=True)
@@ -356,9 +348,7 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
     layout, traces = spec["layout"], spec["data"]
     kinds = {t.get("type", "scatter") for t in traces} - {"scatter", "scattergl", "bar", "heatmap", "box"}
     if kinds:
-        raise ValueError(
-            f"no static twin for {', '.join(sorted(kinds))} traces; pass static=, a matplotlib Figure"
-        )
+        raise ValueError(f"no static twin for {', '.join(sorted(kinds))} traces; pass static=, a matplotlib Figure")
     panels = sorted({(t.get("xaxis", "x"), t.get("yaxis", "y")) for t in traces}) or [("x", "y")]
     tall = layout.get("height", 450) / 100
     size = {"font.size": 8, "text.parse_math": False, "font.family": "DejaVu Sans"}
@@ -373,32 +363,20 @@ def draw_static(spec: Mapping[str, Any], legend: Sequence[tuple[str, str]] = ())
                 axes = canvas.add_subplot()
             else:
                 (x0, x1), (y0, y1) = x_axis.get("domain", (0, 1)), y_axis.get("domain", (0, 1))
-                axes = canvas.add_axes(
-                    (0.1 + 0.82 * x0, 0.14 + 0.74 * y0, 0.82 * (x1 - x0), 0.74 * (y1 - y0))
-                )
+                axes = canvas.add_axes((0.1 + 0.82 * x0, 0.14 + 0.74 * y0, 0.82 * (x1 - x0), 0.74 * (y1 - y0)))
             mine = [t for t in traces if (t.get("xaxis", "x"), t.get("yaxis", "y")) == (x, y)]
             mine = [_shared_colours(layout, t) for t in mine]
             _draw_panel(canvas, axes, mine, x_axis, y_axis, layout.get("barmode", "group"))
             for shape in layout.get("shapes", []):
-                if (
-                    shape.get("type") == "line"
-                    and shape.get("xref", "x") == "paper"
-                    and shape.get("yref", "y") == y
-                ):
+                if shape.get("type") == "line" and shape.get("xref", "x") == "paper" and shape.get("yref", "y") == y:
                     axes.axhline(shape["y0"], color="#555", linewidth=0.8, linestyle="--")
-                elif (
-                    shape.get("type") == "line"
-                    and shape.get("yref", "y") == "paper"
-                    and shape.get("xref", "x") == x
-                ):
+                elif shape.get("type") == "line" and shape.get("yref", "y") == "paper" and shape.get("xref", "x") == x:
                     axes.axvline(shape["x0"], color="#555", linewidth=0.8, linestyle="--")
                 elif shape.get("type") == "line" and (shape.get("xref", "x"), shape.get("yref", "y")) == (
                     x,
                     y,
                 ):
-                    axes.plot(
-                        [shape["x0"], shape["x1"]], [shape["y0"], shape["y1"]], color="#333", linewidth=0.6
-                    )
+                    axes.plot([shape["x0"], shape["x1"]], [shape["y0"], shape["y1"]], color="#333", linewidth=0.6)
                 elif shape.get("type") == "rect" and (shape.get("xref"), shape.get("yref")) == ("paper", y):
                     low, high = shape["y0"], shape["y1"]
                     box = (shape["x0"], low), shape["x1"] - shape["x0"], high - low
@@ -521,9 +499,7 @@ def _draw_panel(
                 rasterized=True,
             )
             if trace.get("showscale", True):
-                canvas.colorbar(
-                    image, ax=axes, label=_title(trace.get("colorbar") or {}), fraction=0.046, pad=0.02
-                )
+                canvas.colorbar(image, ax=axes, label=_title(trace.get("colorbar") or {}), fraction=0.046, pad=0.02)
         elif kind == "box":
             side, other = ("x", "y") if trace.get("orientation") == "h" else ("y", "x")
             values = numbers(trace[side], side, {})
@@ -550,9 +526,7 @@ def _draw_panel(
         elif kind == "bar":
             across = trace.get("orientation") == "h"
             values = numbers(trace["x"] if across else trace["y"], "x" if across else "y", {})
-            where = numbers(
-                trace["y"] if across else trace["x"], "y" if across else "x", y_axis if across else x_axis
-            )
+            where = numbers(trace["y"] if across else trace["x"], "y" if across else "x", y_axis if across else x_axis)
             bars = [trace] if barmode == "overlay" else [t for t in traces if t.get("type") == "bar"]
             width = 0.8 / len(bars)
             shift = (bars.index(trace) - (len(bars) - 1) / 2) * width
@@ -578,9 +552,7 @@ def _draw_panel(
                 axes.fill(x, y, color=_colour(trace.get("fillcolor", "#ccc")), linewidth=0)
                 continue
             if trace.get("fill"):
-                raise ValueError(
-                    f"no static twin for fill={trace['fill']!r}; pass static=<matplotlib Figure>"
-                )
+                raise ValueError(f"no static twin for fill={trace['fill']!r}; pass static=<matplotlib Figure>")
             if "lines" in mode:
                 axes.plot(
                     x,
@@ -592,9 +564,7 @@ def _draw_panel(
                 )
             for error_key, side in (("error_y", "yerr"), ("error_x", "xerr")):
                 if trace.get(error_key):
-                    axes.errorbar(
-                        x, y, **{side: _spread(trace[error_key])}, fmt="none", ecolor="#999", elinewidth=0.7
-                    )
+                    axes.errorbar(x, y, **{side: _spread(trace[error_key])}, fmt="none", ecolor="#999", elinewidth=0.7)
             if "markers" in mode:
                 colour, symbol = (
                     marker.get("color", line.get("color", "#2f7ec2")),
@@ -609,9 +579,7 @@ def _draw_panel(
                 }
                 if isinstance(colour, list | tuple) and colour and not isinstance(colour[0], str):
                     shade = np.array([np.nan if c is None else c for c in colour], dtype=float)
-                    norm = Normalize(
-                        marker.get("cmin", np.nanmin(shade)), marker.get("cmax", np.nanmax(shade))
-                    )
+                    norm = Normalize(marker.get("cmin", np.nanmin(shade)), marker.get("cmax", np.nanmax(shade)))
                     image = axes.scatter(
                         x, y, c=shade, cmap=_colormap(marker.get("colorscale", "Viridis")), norm=norm, **style
                     )
@@ -619,9 +587,7 @@ def _draw_panel(
                         image, ax=axes, label=_title(marker.get("colorbar") or {}), fraction=0.046, pad=0.02
                     )
                 else:
-                    colour = (
-                        [_colour(c) for c in colour] if isinstance(colour, list | tuple) else _colour(colour)
-                    )
+                    colour = [_colour(c) for c in colour] if isinstance(colour, list | tuple) else _colour(colour)
                     axes.scatter(x, y, c=colour if isinstance(colour, list) else [colour], **style)
             if "text" in mode and trace.get("text") is not None:
                 texts = trace["text"] if isinstance(trace["text"], list) else [trace["text"]] * len(x)
@@ -642,11 +608,7 @@ def _draw_panel(
             step = math.ceil(len(names) / 60)
             shown = [n if len(str(n)) <= 30 else str(n)[:29] + "…" for n in names]
             small = 6 if len(names) > 24 else 8
-            turn = (
-                {"rotation": 90}
-                if side == "x" and (len(names) > 8 or max(map(len, map(str, shown))) > 12)
-                else {}
-            )
+            turn = {"rotation": 90} if side == "x" and (len(names) > 8 or max(map(len, map(str, shown))) > 12) else {}
             setter.set_ticks(
                 range(0, len(names), step),
                 [html.unescape(str(n)) for n in shown[::step]],

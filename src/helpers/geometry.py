@@ -59,8 +59,8 @@ class Frame:
         vectors = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
         if vectors.shape[1] != len(self.center):
             raise DataError(
-                f"the frame has {len(self.center)} dimensions, the vectors {vectors.shape[1]}; "
-                "use the encoder or model that made the frame."
+                f"the frame has {len(self.center)} dimensions, the vectors {vectors.shape[1]}; use the encoder or "
+                "model that made the frame."
             )
         moved = vectors - self.center
         return moved * self.whitener if self.whitener.ndim == 1 else moved @ self.whitener
@@ -71,9 +71,7 @@ class Frame:
         Both arguments map a benchmark to its (n_questions, d) vectors. The known benchmarks' own similarities
         do not change when others are added: that is what a frozen frame is for.
         """
-        rows, columns = (
-            np.stack([self.transform(v).mean(0) for v in part.values()]) for part in (new, known)
-        )
+        rows, columns = (np.stack([self.transform(v).mean(0) for v in part.values()]) for part in (new, known))
         return pd.DataFrame(_cosine(rows, columns), index=list(new), columns=list(known))
 
     def save(self, path: Path | str) -> Path:
@@ -141,14 +139,10 @@ def _checked(points: Mapping[str, np.ndarray], least: int) -> dict[str, np.ndarr
         )
     for name, block in points.items():
         if block.ndim != 2 or len(block) < MINIMUM:
-            raise DataError(
-                f"'{name}': expected at least {MINIMUM} question vectors, found shape {block.shape}."
-            )
+            raise DataError(f"'{name}': expected at least {MINIMUM} question vectors, found shape {block.shape}.")
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
-            raise DataError(
-                f"'{name}': question {bad[0]} has a value that is not finite ({len(bad)} such rows)."
-            )
+            raise DataError(f"'{name}': question {bad[0]} has a value that is not finite ({len(bad)} such rows).")
     widths = {block.shape[1] for block in points.values()}
     if len(widths) > 1:
         raise DataError(f"vectors of different widths {sorted(widths)}: they come from different encoders.")
@@ -207,9 +201,7 @@ WHITEN = {"centroid": "none", "centred": "none", "zscored": "diagonal", "whitene
 def question_weights(sizes: np.ndarray, rng: np.random.Generator, kind: str) -> tuple[np.ndarray, ...]:
     """Return (n_benchmarks, n_questions) weights: one matrix ("bootstrap", "all") or two ("halves")."""
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    result = [
-        np.zeros((len(sizes), starts[-1]), dtype=np.float32) for _ in range(2 if kind == "halves" else 1)
-    ]
+    result = [np.zeros((len(sizes), starts[-1]), dtype=np.float32) for _ in range(2 if kind == "halves" else 1)]
     for row, (start, size) in enumerate(zip(starts, sizes)):
         if kind == "all":
             result[0][row, start : start + size] = 1 / size
@@ -360,9 +352,7 @@ def reliability_table(names: list[str], draws: np.ndarray, factor: float = 2.0) 
     if known.any():
         quantiles = np.nanquantile(draws[:, known], [0.5, 0.025, 0.975], axis=0)
         stepped[:, known] = spearman_brown(quantiles, factor)
-    return pd.DataFrame(
-        {"benchmark": names, "reliability": stepped[0], "low": stepped[1], "high": stepped[2]}
-    )
+    return pd.DataFrame({"benchmark": names, "reliability": stepped[0], "low": stepped[1], "high": stepped[2]})
 
 
 def compare(
@@ -400,9 +390,7 @@ def compare(
     """
     points = _checked(points, 3 if measure in CENTROID and measure != "centroid" else 2)
     statistic = _statistic(points, measure)
-    return resample(
-        list(points), [len(v) for v in points.values()], [statistic], measure, bootstraps, splits, seed
-    )
+    return resample(list(points), [len(v) for v in points.values()], [statistic], measure, bootstraps, splits, seed)
 
 
 def compare_mean(
@@ -510,9 +498,7 @@ def auc(
     values = matrix.loc[names, names].to_numpy(dtype=float)
     label = pd.factorize(groups.loc[names])[0]
     same = label[:, None] == label[None, :]
-    counted = (
-        np.isfinite(values) if among is None else np.isfinite(values) & among.loc[names, names].to_numpy()
-    )
+    counted = np.isfinite(values) if among is None else np.isfinite(values) & among.loc[names, names].to_numpy()
 
     def area(index: np.ndarray) -> float:
         rows, columns = np.triu_indices(len(index), 1)
@@ -573,9 +559,7 @@ def long_table(comparison: Comparison) -> pd.DataFrame:
     """Return the pairs above the diagonal as `a`, `b`, `value`, `low`, `high`."""
     names = np.asarray(comparison.matrix.index, dtype=object)
     rows, columns = np.triu_indices(len(names), 1)
-    parts = {
-        k: upper(getattr(comparison, m)) for k, m in (("value", "matrix"), ("low", "low"), ("high", "high"))
-    }
+    parts = {k: upper(getattr(comparison, m)) for k, m in (("value", "matrix"), ("low", "low"), ("high", "high"))}
     return pd.DataFrame({"a": names[rows], "b": names[columns], **parts})
 
 

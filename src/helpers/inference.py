@@ -52,9 +52,7 @@ def permutation_p(null, observed: float, alternative: Alternative = "two-sided")
     elif alternative == "two-sided":
         extreme = np.abs(null) >= abs(observed) - slack
     else:
-        raise ValueError(
-            f"alternative is '{alternative}'; {nearest(alternative, ['two-sided', 'greater', 'less'])}"
-        )
+        raise ValueError(f"alternative is '{alternative}'; {nearest(alternative, ['two-sided', 'greater', 'less'])}")
     return float((1 + np.sum(extreme | np.isnan(null))) / (1 + null.size))
 
 
@@ -343,9 +341,7 @@ def score_reliability(scores, stderr) -> np.ndarray:
     return out
 
 
-def score_reliability_table(
-    scores, stderr, groups=None, *, bootstraps: int = 200, seed: int = 0
-) -> pd.DataFrame:
+def score_reliability_table(scores, stderr, groups=None, *, bootstraps: int = 200, seed: int = 0) -> pd.DataFrame:
     """Return :func:`score_reliability` with a percentile interval (models resampled by whole groups).
 
     Columns reliability, low, high; index: the benchmarks.
@@ -398,9 +394,7 @@ def as_square(matrix, what: str = "matrix") -> tuple[np.ndarray, list]:
     """Return (values, names) of a symmetric benchmark x benchmark matrix; the diagonal is not looked at."""
     values = np.asarray(matrix, dtype=float)
     if values.ndim != 2 or values.shape[0] != values.shape[1]:
-        raise DataError(
-            f"{what}: expected a square benchmark x benchmark matrix, found shape {values.shape}."
-        )
+        raise DataError(f"{what}: expected a square benchmark x benchmark matrix, found shape {values.shape}.")
     names = list(range(len(values)))
     if isinstance(matrix, pd.DataFrame):
         names = list(matrix.index)
@@ -409,9 +403,7 @@ def as_square(matrix, what: str = "matrix") -> tuple[np.ndarray, list]:
         if names != list(matrix.columns):
             missing = [n for n in names if n not in set(matrix.columns)]
             if missing:
-                raise DataError(
-                    f"{what}: row '{missing[0]}' has no column; {nearest(missing[0], matrix.columns)}"
-                )
+                raise DataError(f"{what}: row '{missing[0]}' has no column; {nearest(missing[0], matrix.columns)}")
             values = matrix[names].to_numpy(dtype=float)
     off = ~np.eye(len(values), dtype=bool)
     bad = np.argwhere(~np.isfinite(values) & off)
@@ -422,15 +414,11 @@ def as_square(matrix, what: str = "matrix") -> tuple[np.ndarray, list]:
         )
     gap = np.abs(values - values.T)[off].max(initial=0)
     if gap > 1e-8 * max(1.0, np.abs(values[off]).max(initial=0)):
-        raise DataError(
-            f"{what}: not symmetric (largest difference {gap:.3g}); average it with its transpose first."
-        )
+        raise DataError(f"{what}: not symmetric (largest difference {gap:.3g}); average it with its transpose first.")
     return values, names
 
 
-def align(
-    matrices: Mapping[str, object], minimum: int = MIN_BENCHMARKS
-) -> tuple[dict[str, np.ndarray], list]:
+def align(matrices: Mapping[str, object], minimum: int = MIN_BENCHMARKS) -> tuple[dict[str, np.ndarray], list]:
     """Return the matrices restricted to their common benchmarks, in the order of the first, and the names.
 
     DataFrames are matched by label, arrays by position (then all must be arrays of one shape). Raises
@@ -447,9 +435,7 @@ def align(
             checked[name] = matrix
     labelled = [isinstance(m, pd.DataFrame) for m in checked.values()]
     if any(labelled) and not all(labelled):
-        raise DataError(
-            "give either DataFrames (matched by label) or arrays (matched by position), not both."
-        )
+        raise DataError("give either DataFrames (matched by label) or arrays (matched by position), not both.")
     if not all(labelled):
         shapes = {name: np.shape(m) for name, m in checked.items()}
         if len(set(shapes.values())) > 1:
@@ -472,9 +458,7 @@ def align(
         raise DataError(f"{', '.join(checked)}: {len(names)} benchmarks, at least {minimum} are needed.")
     for name, m in values.items():
         if np.ptp(upper(m)) == 0:
-            raise DataError(
-                f"{name}: all pairs have the same value ({upper(m)[0]:.3g}); nothing can be tested."
-            )
+            raise DataError(f"{name}: all pairs have the same value ({upper(m)[0]:.3g}); nothing can be tested.")
     return values, names
 
 
@@ -536,9 +520,7 @@ def summarise(
     return _bootstrap_pairs([values, keep.astype(float)], statistic, bootstraps, seed)
 
 
-def _bootstrap_pairs(
-    matrices: list[np.ndarray], statistic: str | float, bootstraps: int, seed: int
-) -> Estimate:
+def _bootstrap_pairs(matrices: list[np.ndarray], statistic: str | float, bootstraps: int, seed: int) -> Estimate:
     n = len(matrices[0])
     rows, columns = np.triu_indices(n, 1)
 
@@ -555,9 +537,7 @@ def _bootstrap_pairs(
         if not len(one):
             return np.nan
         return float(
-            one.mean()
-            if statistic == "mean"
-            else np.quantile(one, 0.5 if statistic == "median" else statistic)
+            one.mean() if statistic == "mean" else np.quantile(one, 0.5 if statistic == "median" else statistic)
         )
 
     value = compute(np.arange(n))
@@ -674,9 +654,7 @@ def _basis(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Orthonormal basis of a constant and the columns; a column the others explain adds nothing."""
     centred = [c - c.mean() for c in columns]
     scaled = [c / np.linalg.norm(c) for c in centred if np.linalg.norm(c) > 0]
-    u, s, _ = np.linalg.svd(
-        np.column_stack([np.full(len(columns[0]), len(columns[0]) ** -0.5), *scaled]), False
-    )
+    u, s, _ = np.linalg.svd(np.column_stack([np.full(len(columns[0]), len(columns[0]) ** -0.5), *scaled]), False)
     return u[:, s > s[0] * 1e-10]
 
 
@@ -1018,9 +996,7 @@ def contrast_calibration(labels, *, simulations: int = 100, level: float = 0.05,
         rng = np.random.default_rng([seed, run])
         position, general = rng.normal(size=(len(codes), 3)), rng.normal(size=len(codes))
         matrix = general[:, None] + general - np.sqrt(((position[:, None] - position) ** 2).sum(axis=2))
-        c = within_between(
-            matrix, codes, permutations=199, bootstraps=0, pair_bootstraps=300, seed=seed + run
-        )
+        c = within_between(matrix, codes, permutations=199, bootstraps=0, pair_bootstraps=300, seed=seed + run)
         count += np.array([c.pairs_p, c.mann_whitney_p, c.p]) <= level
     return pd.Series(count / simulations, index=["pairs_bootstrap", "mann_whitney", "label_permutation"])
 

@@ -43,9 +43,7 @@ def corrected(axes: maps.Axes, axis: str) -> pd.DataFrame | None:
     return pd.DataFrame(values, matrix.index, matrix.columns)
 
 
-def agreement(
-    axes: maps.Axes | Mapping[str, pd.DataFrame], permutations: int = 999, seed: int = 0
-) -> pd.DataFrame:
+def agreement(axes: maps.Axes | Mapping[str, pd.DataFrame], permutations: int = 999, seed: int = 0) -> pd.DataFrame:
     """Compare every two axes over the benchmarks they share: Mantel, raw and corrected, and Procrustes on the
     maps.
 
@@ -90,9 +88,7 @@ def agreement(
     return table[["a", "b", "n", "rho", "p", "p_holm", "rho_corrected", "m2"]]
 
 
-def covariates(
-    benchmarks: pd.DataFrame, names: list[str], lengths: pd.Series | None = None
-) -> dict[str, pd.DataFrame]:
+def covariates(benchmarks: pd.DataFrame, names: list[str], lengths: pd.Series | None = None) -> dict[str, pd.DataFrame]:
     """Return the nuisance matrices that the benchmarks allow: same format, same family, like length (1 =
     same).
 
@@ -251,9 +247,7 @@ def matched_control(
         raise DataError(f"The two populations share {len(names)} benchmarks; at least {maps.MINIMUM} needed.")
     facts = main.benchmarks.loc[names]
     rng = np.random.default_rng(seed)
-    goal = inference.score_reliability(
-        variant.scores.loc[names], variant.stderr.loc[names, variant.scores.columns]
-    )
+    goal = inference.score_reliability(variant.scores.loc[names], variant.stderr.loc[names, variant.scores.columns])
     have = inference.score_reliability(main.scores.loc[names], main.stderr.loc[names, main.scores.columns])
     noise = np.sqrt(np.maximum(have / np.clip(goal, 0.05, 1) - 1, 0))
     rows = []

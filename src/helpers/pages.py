@@ -74,9 +74,7 @@ def provenance_page() -> str:
     )
     versions = pd.DataFrame(sorted(records[-1]["versions"].items()), columns=["package", "version"])
     data = {name: digest for r in records for name, digest in r["parts"]["data"].items()}
-    files = pd.DataFrame(
-        [(n, f"`{d[:16]}`") for n, d in sorted(data.items())], columns=["file", "sha256 begins"]
-    )
+    files = pd.DataFrame([(n, f"`{d[:16]}`") for n, d in sorted(data.items())], columns=["file", "sha256 begins"])
     live = runs[~runs["computed"].str.contains("frozen")]
     return f"""# Provenance
 
@@ -208,9 +206,7 @@ def launch_page(address: str | None = None) -> str:
         )
     found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git|/)?", address)
     if not found:
-        raise DataError(
-            f"book/_config.yml: repository.url is '{address}'; expected https://github.com/OWNER/NAME"
-        )
+        raise DataError(f"book/_config.yml: repository.url is '{address}'; expected https://github.com/OWNER/NAME")
     name, notebook = found.group(1), "notebooks/adapt-your-benchmark.ipynb"
     binder = f"https://mybinder.org/v2/gh/{name}/main?labpath={notebook}"
     colab = f"https://colab.research.google.com/github/{name}/blob/main/{notebook}"
@@ -243,9 +239,7 @@ def api_page() -> str:
     packages = sorted(p.parent.name for p in paths.SOURCE.glob("*/__init__.py"))
     parts = ["# API reference\n", "Generated from the docstrings of `src/helpers`.\n"]
     for name in sorted([*modules, *packages]):
-        parts.append(
-            f"## helpers.{name}\n\n```{{eval-rst}}\n.. automodule:: helpers.{name}\n   :members:\n```\n"
-        )
+        parts.append(f"## helpers.{name}\n\n```{{eval-rst}}\n.. automodule:: helpers.{name}\n   :members:\n```\n")
     return "\n".join(parts)
 
 

@@ -192,15 +192,11 @@ def window_sizes(model: Any, window: int | None, stride: int | None) -> tuple[in
         raise DataError(f"window: {window} positions, but the model allows 2 to {limit or 'any number'}.")
     stride = window // 2 if stride is None else stride
     if not 1 <= stride <= window // 2:
-        raise DataError(
-            f"stride: {stride}; give 1 to {window // 2}, so that half a window of context remains."
-        )
+        raise DataError(f"stride: {stride}; give 1 to {window // 2}, so that half a window of context remains.")
     return window, stride
 
 
-def stream_windows(
-    text: int, ids: np.ndarray, start: int | None, window: int, stride: int
-) -> Iterator[Window]:
+def stream_windows(text: int, ids: np.ndarray, start: int | None, window: int, stride: int) -> Iterator[Window]:
     """Yield the windows of one tokenised text: every token scored once, at least half a window of context.
 
     >>> [(w.ids.tolist(), w.slot.tolist()) for w in stream_windows(0, np.arange(1, 8), 0, 4, 2)]
@@ -271,9 +267,7 @@ def paper_surprisal(
             surplus = begins[k] + offsets[k][len(ids[k]) - int(room), 0]
             first[k] = min(k, max(first[k] + 1, np.searchsorted(pieces[:, 0], surplus)))
             begins[k] = pieces[first[k], 0]
-            ids[k], offsets[k] = (
-                x[0] for x in alignment.tokenize(tokenizer, [text[begins[k] : pieces[k, 1]]])
-            )
+            ids[k], offsets[k] = (x[0] for x in alignment.tokenize(tokenizer, [text[begins[k] : pieces[k, 1]]]))
         row, spans = ids[k], offsets[k]
         own = np.flatnonzero(spans[:, 1] > pieces[k, 0] - begins[k])
         own = own if len(own) or not len(row) else np.array([len(row) - 1])
@@ -286,9 +280,7 @@ def paper_surprisal(
     _check(values[1 if start is None else 0 :], 0, scorer.name, [name or "the text"] * len(values), None)
     empty = [k for k, v in enumerate(values) if not len(v)]
     if empty:
-        raise ModelError(
-            f"{scorer.name}: the tokenizer gives no token for piece {empty[0]} of {name or 'the text'}."
-        )
+        raise ModelError(f"{scorer.name}: the tokenizer gives no token for piece {empty[0]} of {name or 'the text'}.")
     return {
         "last": np.array([v[-1] for v in values]),
         "whole": np.array([v.sum() for v in values]),
@@ -324,9 +316,7 @@ def in_form(nats: ArrayLike, form: str) -> np.ndarray:
         raise DataError(f"form: '{form}'; give one of {', '.join(FORMS)}.")
     if form == "perplexity" and nats.size and np.nanmax(nats) > 700:
         raise DataError(f"{np.nanmax(nats):.0f} nats have no perplexity in float64; use the surprisal.")
-    return {"surprisal": lambda: nats, "perplexity": lambda: np.exp(nats), "log-probability": lambda: -nats}[
-        form
-    ]()
+    return {"surprisal": lambda: nats, "perplexity": lambda: np.exp(nats), "log-probability": lambda: -nats}[form]()
 
 
 class Scorer:
@@ -338,9 +328,7 @@ class Scorer:
         self.head = model.get_output_embeddings()
         self.trunk = model.base_model
         if self.head is None or self.trunk is model:
-            raise ModelError(
-                f"{self.name}: {type(model).__name__} has no language-model head; use a causal model."
-            )
+            raise ModelError(f"{self.name}: {type(model).__name__} has no language-model head; use a causal model.")
         config = _text_config(model)
         self.cap = getattr(config, "final_logit_softcapping", None)
         # Families write the factor on the logits under different names, some as a divisor.
@@ -352,9 +340,7 @@ class Scorer:
         wide = wide if isinstance(wide, int) and wide else 4 * self.head.weight.shape[1]
         self.room = CPU_ACTIVATIONS // (4 * wide) if self.device.type == "cpu" else None
         self.limit: int | None = None  # positions a batch may hold after memory ran out once
-        self.tile = torch.empty(
-            0, dtype=self.head.weight.dtype
-        )  # memory of a CPU's tiles, used again and again
+        self.tile = torch.empty(0, dtype=self.head.weight.dtype)  # memory of a CPU's tiles, used again and again
         self._probe()
 
     def logits(
@@ -464,9 +450,7 @@ class Scorer:
         self._fill_batch(batch[half:], values)
 
     @torch.inference_mode()
-    def _score(
-        self, batch: list[tuple[np.ndarray, list[Window]]], width: int
-    ) -> tuple[np.ndarray, list[Window]]:
+    def _score(self, batch: list[tuple[np.ndarray, list[Window]]], width: int) -> tuple[np.ndarray, list[Window]]:
         grid = np.zeros((len(batch), width), dtype=np.int64)
         where, rows = [], []
         for b, (ids, members) in enumerate(batch):
@@ -490,9 +474,7 @@ def merge_prefixes(windows: Sequence[Window]) -> list[tuple[np.ndarray, list[Win
     >>> [(ids.tolist(), len(members)) for ids, members in merge_prefixes([a, b])]
     [([1, 2, 3], 2)]
     """
-    ordered = sorted(
-        (w for w in windows if len(w.at)), key=lambda w: w.ids.astype(">i8").tobytes(), reverse=True
-    )
+    ordered = sorted((w for w in windows if len(w.at)), key=lambda w: w.ids.astype(">i8").tobytes(), reverse=True)
     merged: list[tuple[np.ndarray, list[Window]]] = []
     for window in ordered:  # a prefix sorts directly after the longest sequence that begins with it
         if merged and np.array_equal(merged[-1][0][: len(window.ids)], window.ids):
@@ -523,19 +505,13 @@ def batches(sequences: Sequence[tuple[np.ndarray, list]], batch_tokens: int) -> 
         yield batch
 
 
-def _check(
-    values: list[np.ndarray], skip: int, model: str, names: Sequence[str] | None, offsets: Any
-) -> None:
+def _check(values: list[np.ndarray], skip: int, model: str, names: Sequence[str] | None, offsets: Any) -> None:
     for k, row in enumerate(values):
         bad = np.flatnonzero(~np.isfinite(row[skip:]))
         if len(bad):
             token = int(bad[0]) + skip
             what = names[k] if names is not None else f"text {k}"
-            where = (
-                f" (characters {offsets[k][token][0]} to {offsets[k][token][1]})"
-                if offsets is not None
-                else ""
-            )
+            where = f" (characters {offsets[k][token][0]} to {offsets[k][token][1]})" if offsets is not None else ""
             raise ModelError(
                 f"model {model} gives surprisal {row[token]} for token {token} of {what}{where}; {len(bad)} of "
                 f"{len(row)} values are not finite. The weights are damaged or the number format is too narrow: "
@@ -546,9 +522,7 @@ def _check(
 def _out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()
     return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "out of memory" in said
-        or "can't allocate" in said
+        isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in said or "can't allocate" in said
     )
 
 

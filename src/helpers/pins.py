@@ -54,9 +54,7 @@ def closure(requirements: list[Requirement]) -> dict[str, str]:
         try:
             found = importlib.metadata.distribution(item.name)
         except importlib.metadata.PackageNotFoundError:
-            raise UnavailableError(
-                f"'{item}' is not installed; install it, then `make lock` again."
-            ) from None
+            raise UnavailableError(f"'{item}' is not installed; install it, then `make lock` again.") from None
         pins[normal(item.name)] = found.version.split("+")[0]
         for text in found.requires or []:
             needed = Requirement(text)

@@ -284,9 +284,7 @@ def _listed(names: Iterable[str]) -> str:
     return " or ".join(f"'{n}'" for n in names)
 
 
-def _check_values(
-    values: pd.Series, tables: overlap.Tables, name: str, shown: str, problems: list[Problem]
-) -> None:
+def _check_values(values: pd.Series, tables: overlap.Tables, name: str, shown: str, problems: list[Problem]) -> None:
     if any(p.serious for p in problems) and values.empty:
         return
     if len(values) < inference.MIN_MODELS:
@@ -296,14 +294,10 @@ def _check_values(
     sat = tables.all_scores[values.index].notna().any(axis=0)
     if sat.sum() < inference.MIN_MODELS:
         told = f"only {sat.sum()} of the {len(values)} shared models have a score on any known benchmark"
-        problems.append(
-            Problem(shown, None, "model", told, f"score {inference.MIN_MODELS} of the study's models")
-        )
+        problems.append(Problem(shown, None, "model", told, f"score {inference.MIN_MODELS} of the study's models"))
         return
     if values.nunique() == 1:
-        problems.append(
-            Problem(shown, None, name, f"every model scores {values.iloc[0]:g}", "nothing can be compared")
-        )
+        problems.append(Problem(shown, None, name, f"every model scores {values.iloc[0]:g}", "nothing can be compared"))
         return
     if values.nunique() < 3:
         told = f"only {values.nunique()} different scores among {len(values)} models"
@@ -312,19 +306,13 @@ def _check_values(
     tied = 1 - values.nunique() / len(values)
     if tied > 0.5:
         told = f"{tied:.0%} of the scores are tied"
-        problems.append(
-            Problem(shown, None, name, told, "give more decimals if you have them", serious=False)
-        )
+        problems.append(Problem(shown, None, name, told, "give more decimals if you have them", serious=False))
     reference = tables.all_scores[values.index]
     common = _common_factor(reference)
     rho = values.corr(common, method="spearman")
     if rho < -0.5:
-        told = (
-            f"scores fall where the study's rise (Spearman {rho:.2f} with the mean of the known benchmarks)"
-        )
-        problems.append(
-            Problem(shown, None, name, told, "if lower is better, say --lower-is-better", serious=False)
-        )
+        told = f"scores fall where the study's rise (Spearman {rho:.2f} with the mean of the known benchmarks)"
+        problems.append(Problem(shown, None, name, told, "if lower is better, say --lower-is-better", serious=False))
     for other, row in reference.iterrows():
         both = row.notna()
         if both.sum() >= inference.MIN_MODELS and np.allclose(row[both], values[both], atol=5e-4):
@@ -372,9 +360,7 @@ def _read_questions(path: Path | str, name: str, problems: list[Problem]) -> pd.
         )
     marked = table["text"].str.contains(_MARKUP)
     if marked.any():
-        told = (
-            f"{marked.sum()} question(s) carry markup (first: '{table.loc[marked, 'question_id'].iloc[0]}')"
-        )
+        told = f"{marked.sum()} question(s) carry markup (first: '{table.loc[marked, 'question_id'].iloc[0]}')"
         problems.append(
             Problem(
                 shown,
@@ -449,9 +435,7 @@ def place(
     enough = both.notna().sum(axis=1) >= inference.MIN_MODELS
     varied = both.nunique(axis=1) >= 2
     for b in both.index[~(enough & varied)]:
-        reason = (
-            "too few shared models have a score" if not enough[b] else "the shared models all score alike"
-        )
+        reason = "too few shared models have a score" if not enough[b] else "the shared models all score alike"
         missing[f"performance: {b}"] = reason
     own = f"{name} (yours)" if name in both.index else name
     rows = pd.concat([submission.scores[models].to_frame(own).T, both[enough & varied]])
@@ -495,9 +479,7 @@ def _performance(rows, groups, covariate, bootstraps, seed):
 def _signature(own, submission, tables, splits, bootstraps, seed, missing) -> overlap.Crossfit | None:
     shared = [m for m in submission.scores.index if m in tables.surprisal.columns]
     if len(shared) < inference.MIN_MODELS:
-        missing["signature-crossfit"] = (
-            f"{len(shared)} shared models have surprisal, {inference.MIN_MODELS} are needed"
-        )
+        missing["signature-crossfit"] = f"{len(shared)} shared models have surprisal, {inference.MIN_MODELS} are needed"
         return None
     known = tables.scores[shared]
     fit = (known.notna().sum(axis=1) >= inference.MIN_MODELS) & (known.nunique(axis=1) >= 2)

@@ -237,32 +237,20 @@ def main(arguments: list[str] | None = None) -> int:
         f"sizes       parameters as the study file states them or the weights here have them; bytes of {estimated} of {len(table)} models are "
         "an estimate, 2 a parameter"
     )
-    print(
-        f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces"
-    )
+    print(f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces")
     for row in corpora:
         size = "bytes not known" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB read through once"
         print(f"            {row['source']}: {row['state']}; {size}")
     print(f"mode        {settings.mode}: {passes(settings):g} positions through the model for each token")
-    print(
-        f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}, products {settings.precision}"
-    )
+    print(f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}, products {settings.precision}")
     unsized = table["hours"].isna().sum()
-    left_out = (
-        f", without {unsized} models whose size nobody stated: add 'parameters' to them" if unsized else ""
-    )
-    print(
-        f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out){left_out}"
-    )
-    print(
-        f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix"
-    )
+    left_out = f", without {unsized} models whose size nobody stated: add 'parameters' to them" if unsized else ""
+    print(f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out){left_out}")
+    print(f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix")
     answers = [*table["ok"], *(row["ok"] for row in corpora)]
     unknown, refused = (sum(answer is state for answer in answers) for state in (None, False))
     if unknown:
-        print(
-            f"access      not checked for {unknown} models and data sets: no hub within reach; connect and ask again"
-        )
+        print(f"access      not checked for {unknown} models and data sets: no hub within reach; connect and ask again")
     if refused:
         print(f"access      {refused} models and data sets cannot be had as things stand (see above)")
     return int(refused > 0)

@@ -134,11 +134,7 @@ def parameters(entry: studies.ModelEntry) -> float:
 def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]]:
     """Return the files of the project, and name -> sha256 of others: no record names a machine's folders."""
     inside = [f for f in files if f.is_file() and paths.locate(paths.label(f)) == f.resolve()]
-    outside = {
-        f"{f.parent.name}/{f.name}": provenance.sha256_file(f)
-        for f in files
-        if f.is_file() and f not in inside
-    }
+    outside = {f"{f.parent.name}/{f.name}": provenance.sha256_file(f) for f in files if f.is_file() and f not in inside}
     return inside, {"files": outside} if outside else {}
 
 

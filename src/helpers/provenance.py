@@ -117,9 +117,7 @@ def write_table(
     """
     path = Path(path)
     keep_index = frame.index.name is not None
-    sidecar(path).unlink(
-        missing_ok=True
-    )  # killed before the new sidecar exists: no artifact, never a stale one
+    sidecar(path).unlink(missing_ok=True)  # killed before the new sidecar exists: no artifact, never a stale one
     if path.suffix == ".parquet":
         write_atomic(path, lambda t: frame.to_parquet(t, index=keep_index, compression="zstd"))
     elif path.suffix == ".csv":

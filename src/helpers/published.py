@@ -80,9 +80,7 @@ def prepare(study: Study) -> None:
     tables, inputs = makers[study.name](study)
     benchmarks = tables["benchmarks.csv"]
     if "same_items_as" not in benchmarks:  # not told by the publishers, but the questions show it
-        benchmarks["same_items_as"] = benchmarks["benchmark"].map(
-            questions.repeated(tables["questions.parquet"])
-        )
+        benchmarks["same_items_as"] = benchmarks["benchmark"].map(questions.repeated(tables["questions.parquet"]))
     shares = {
         "seconds": time.perf_counter() - start,
         "code": [Path(__file__)],
@@ -119,13 +117,9 @@ def above_chance(scores: pd.DataFrame, n_items: pd.Series, chance: pd.Series) ->
     return share.where(chance.notna() & n_items.notna())
 
 
-def _long(
-    scores: pd.DataFrame, source: pd.Series | str, n_items: pd.Series, binomial: pd.Series
-) -> pd.DataFrame:
+def _long(scores: pd.DataFrame, source: pd.Series | str, n_items: pd.Series, binomial: pd.Series) -> pd.DataFrame:
     """Return the long score table of a (benchmark, model) frame; not measured means no row."""
-    long = (
-        scores.rename_axis("benchmark").reset_index().melt("benchmark", var_name="model", value_name="score")
-    )
+    long = scores.rename_axis("benchmark").reset_index().melt("benchmark", var_name="model", value_name="score")
     long = long.dropna(subset="score")
     long["n_items"] = long["benchmark"].map(n_items).astype("Int64")
     variance = long["score"] * (1 - long["score"]) / long["n_items"].astype(float)
@@ -302,8 +296,7 @@ def _dclm(study: Study) -> tuple[dict[str, pd.DataFrame], list[Path]]:
     bench["usable_performance"] = [not v for v in verdicts[""]]
     bench["usable"] = [not a and not b for a, b in zip(verdicts[""], verdicts["_losses"], strict=True)]
     bench["reason"] = [
-        _dclm_reason(*vs, r)
-        for *vs, (_, r) in zip(verdicts[""], verdicts["_losses"], bench.iterrows(), strict=True)
+        _dclm_reason(*vs, r) for *vs, (_, r) in zip(verdicts[""], verdicts["_losses"], bench.iterrows(), strict=True)
     ]
     bench = _chosen(bench, study)
     units = _loss_units(losses.index, facts)
@@ -319,9 +312,7 @@ def _dclm(study: Study) -> tuple[dict[str, pd.DataFrame], list[Path]]:
         "units.parquet": units,
         "models.csv": models,
         "benchmarks.csv": _benchmarks(bench),
-        "scores.csv": _long(
-            scores.loc[bench.index], "DCLM evaluation", bench["n_items"], bench["n_items"].notna()
-        ),
+        "scores.csv": _long(scores.loc[bench.index], "DCLM evaluation", bench["n_items"], bench["n_items"].notna()),
         "surprisal.parquet": _matrix(losses.set_axis(units.index)),
         "questions.parquet": texts,
     }
@@ -334,9 +325,7 @@ def _loss_units(corpora: pd.Index, facts: pd.DataFrame) -> pd.DataFrame:
         for corpus in {fact["own_corpus"], facts["own_corpus"].get(fact["same_items_as"])}:
             if isinstance(corpus, str) and corpus in owners:
                 owners[corpus].append(str(task))
-    units = pd.DataFrame(
-        {"doc_id": corpora, "source": "mlfoundations/dclm", "start": 0, "end": 0, "bytes": pd.NA}
-    )
+    units = pd.DataFrame({"doc_id": corpora, "source": "mlfoundations/dclm", "start": 0, "end": 0, "bytes": pd.NA})
     units["bytes"] = units["bytes"].astype("Int64")
     units["unit"] = _DCLM_UNIT
     units["own_benchmarks"] = [";".join(owners[c]) for c in corpora]
@@ -369,9 +358,7 @@ def _verdict(row: pd.Series, suffix: str, population: int) -> str:
         return f"only {int(row['n_items'])} items"
     above = row[f"above_chance{suffix}"]
     if above < ABOVE_CHANCE:
-        return (
-            f"floor: {above:.0%} of {n_models} LLMs clearly above {'chance' if row['chance'] > 0 else '5 %'}"
-        )
+        return f"floor: {above:.0%} of {n_models} LLMs clearly above {'chance' if row['chance'] > 0 else '5 %'}"
     if row[f"reliability{suffix}"] < RELIABLE:
         return f"noise: reliability {max(row[f'reliability{suffix}'], 0):.2f} over {n_models} LLMs"
     return ""
@@ -479,9 +466,7 @@ def _entigraph_scores(
     """Return scores (benchmarks x 89 models), higher is better, artefact zeros left out."""
     errors = pd.read_csv(place["entigraph-errors"]).set_index("benchmark")
     core = pd.read_csv(place["entigraph-core"])
-    board = leaderboard(place["leaderboard-v1"], kept.loc[kept["revision"].isna(), "hub_id"]).set_index(
-        "Model"
-    )
+    board = leaderboard(place["leaderboard-v1"], kept.loc[kept["revision"].isna(), "hub_id"]).set_index("Model")
     scaling = pd.read_csv(place["obsscaling"]).set_index("Model")
     hub = kept.set_index("model")["hub_id"].where(kept.set_index("model")["revision"].isna())
     result = {}

@@ -100,18 +100,14 @@ def _parse(row: Mapping[str, Any]) -> Question:
         continuation = _string(row, "continuation")
         choices = [f"{o} {continuation}" for o in options]
         gold = _pick(row.get("gold"), choices, "gold")
-        return _question(
-            "", choices, gold, "schema", "\n".join(f"{_letter(i)}. {c}" for i, c in enumerate(choices))
-        )
+        return _question("", choices, gold, "schema", "\n".join(f"{_letter(i)}. {c}" for i, c in enumerate(choices)))
     if {"query", "choices"} <= keys:
         return _closed(_string(row, "query"), row["choices"], row.get("gold"), "gold")
     if {"task_id", "prompt", "canonical_solution"} <= keys:
         prompt = _string(row, "prompt")
         return _question(prompt, [], _string(row, "canonical_solution"), "code", prompt.strip())
     if "context" in keys and keys & {"continuation", "answer"}:
-        key, kind = (
-            ("continuation", "language modeling") if "continuation" in keys else ("answer", "generation")
-        )
+        key, kind = ("continuation", "language modeling") if "continuation" in keys else ("answer", "generation")
         prompt = _string(row, "context")
         return _question(prompt, [], _string(row, key, empty=True), kind, prompt.strip())
     if {"doc", "arguments"} <= keys:
@@ -130,8 +126,8 @@ def _parse(row: Mapping[str, Any]) -> Question:
             prompt = _string(row, prompt_key)
             return _question(prompt, [], _string(row, answer_key, empty=True), "generation", prompt.strip())
     raise ValueError(
-        f"no question field; fields here: {', '.join(sorted(map(str, keys))) or 'none'}; "
-        "expected 'question' with 'answer' (and 'choices'), or the words of lm-evaluation-harness or llm-foundry"
+        f"no question field; fields here: {', '.join(sorted(map(str, keys))) or 'none'}; expected 'question' with "
+        "'answer' (and 'choices'), or the words of lm-evaluation-harness or llm-foundry"
     )
 
 
@@ -155,9 +151,7 @@ def _as_seen(question: Question) -> Question:
 def _sample_log(row: Mapping[str, Any]) -> Question:
     """Read one line of a harness sample log; `arguments` has one (context, continuation) a choice."""
     arguments = row["arguments"]
-    if isinstance(
-        arguments, Mapping
-    ):  # newer logs: {"gen_args_0": {"arg_0": context, "arg_1": continuation}}
+    if isinstance(arguments, Mapping):  # newer logs: {"gen_args_0": {"arg_0": context, "arg_1": continuation}}
         arguments = [[a.get("arg_0"), a.get("arg_1")] for a in arguments.values()]
     if not arguments or not all(isinstance(a, (list, tuple)) and a for a in arguments):
         raise ValueError("field 'arguments' holds no [context, continuation] pairs")
@@ -192,15 +186,11 @@ def _strings(value: Any, key: str) -> list[str]:
         value = [v.strip() for v in value.split(";")] if ";" in value else value
     if not isinstance(value, (list, tuple)) or len(value) < 2:
         raise ValueError(f"field '{key}' must be a list of at least two choices, found {_short(value)}")
-    options = [
-        str(v) if isinstance(v, (str, int, float)) and not isinstance(v, bool) else None for v in value
-    ]
+    options = [str(v) if isinstance(v, (str, int, float)) and not isinstance(v, bool) else None for v in value]
     if None in options:
         raise ValueError(f"field '{key}' holds a {type(value[options.index(None)]).__name__}, expected text")
     if any(not o.strip() for o in options):
-        raise ValueError(
-            f"field '{key}': choice {[bool(o.strip()) for o in options].index(False) + 1} is empty"
-        )
+        raise ValueError(f"field '{key}': choice {[bool(o.strip()) for o in options].index(False) + 1} is empty")
     return options
 
 
@@ -209,9 +199,7 @@ def _pick(gold: Any, choices: Sequence[str], field: str) -> str:
     if gold is None:
         raise ValueError(f"field '{field}' (the right answer) is missing")
     if isinstance(gold, bool):
-        raise ValueError(
-            f"field '{field}' is {gold}; write the index, the letter or the text of the right choice"
-        )
+        raise ValueError(f"field '{field}' is {gold}; write the index, the letter or the text of the right choice")
     stripped = [c.strip() for c in choices]
     if isinstance(gold, str):
         if gold.strip() in stripped:
@@ -221,13 +209,9 @@ def _pick(gold: Any, choices: Sequence[str], field: str) -> str:
         elif len(gold.strip()) == 1 and gold.strip().isalpha():
             gold = ord(gold.strip().upper()) - ord("A")
         else:
-            raise ValueError(
-                f"field '{field}' is {_short(gold)}, which is not one of the {len(choices)} choices"
-            )
+            raise ValueError(f"field '{field}' is {_short(gold)}, which is not one of the {len(choices)} choices")
     if not isinstance(gold, (int, np.integer)) or not 0 <= gold < len(choices):
-        raise ValueError(
-            f"field '{field}' is {_short(gold)}, expected 0 to {len(choices) - 1} (counted from 0)"
-        )
+        raise ValueError(f"field '{field}' is {_short(gold)}, expected 0 to {len(choices) - 1} (counted from 0)")
     return choices[int(gold)]
 
 
@@ -244,9 +228,7 @@ def table(rows: Iterable[Question], benchmark: str, ids: Iterable[Any] | None = 
     return frame
 
 
-def read(
-    path: Path | str, benchmark: str | None = None, problems: list[Problem] | None = None
-) -> pd.DataFrame:
+def read(path: Path | str, benchmark: str | None = None, problems: list[Problem] | None = None) -> pd.DataFrame:
     """Read a question file: ``.jsonl``, ``.json`` (a list), ``.csv``/``.tsv`` with the same field names.
 
     `benchmark` defaults to a field ``benchmark`` or ``task`` of the records, or the file name. With `problems`
@@ -325,14 +307,10 @@ def _records(path: Path, shown: str, found: list[Problem]) -> Iterable[tuple[int
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
-            found.append(
-                Problem(shown, error.lineno, None, f"not valid JSON: {error.msg}", "repair the file")
-            )
+            found.append(Problem(shown, error.lineno, None, f"not valid JSON: {error.msg}", "repair the file"))
             return
         if not isinstance(content, list):
-            found.append(
-                Problem(shown, None, None, f"a JSON {type(content).__name__}", "write a list of questions")
-            )
+            found.append(Problem(shown, None, None, f"a JSON {type(content).__name__}", "write a list of questions"))
             return
         yield from enumerate(content, 1)
         return
@@ -342,9 +320,7 @@ def _records(path: Path, shown: str, found: list[Problem]) -> Iterable[tuple[int
                 yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 do = "one JSON object on each line (a whole list belongs in a .json file)"
-                found.append(
-                    Problem(shown, number, None, f"not valid JSON: {error.msg} at character {error.pos}", do)
-                )
+                found.append(Problem(shown, number, None, f"not valid JSON: {error.msg} at character {error.pos}", do))
 
 
 def _text(path: Path, shown: str, found: list[Problem]) -> str | None:
@@ -355,9 +331,7 @@ def _text(path: Path, shown: str, found: list[Problem]) -> str | None:
         found.append(Problem(shown, None, None, "no such file", "check the path"))
     elif path.stat().st_size > MAX_BYTES:
         size = path.stat().st_size / 2**20
-        found.append(
-            Problem(shown, None, None, f"{size:.0f} MiB", f"give at most {MAX_BYTES // 2**20} MiB: sample it")
-        )
+        found.append(Problem(shown, None, None, f"{size:.0f} MiB", f"give at most {MAX_BYTES // 2**20} MiB: sample it"))
     else:
         raw = path.read_bytes()
         if not raw.strip():
@@ -367,9 +341,7 @@ def _text(path: Path, shown: str, found: list[Problem]) -> str | None:
             return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         except UnicodeDecodeError as error:
             line = raw[: error.start].count(b"\n") + 1
-            found.append(
-                Problem(shown, line, None, f"byte {raw[error.start]:#04x} is not UTF-8", "save it as UTF-8")
-            )
+            found.append(Problem(shown, line, None, f"byte {raw[error.start]:#04x} is not UTF-8", "save it as UTF-8"))
     return None
 
 
@@ -380,9 +352,7 @@ def _table_records(text: str, suffix: str, shown: str, found: list[Problem]) -> 
         for row in reader:
             if None in row or None in row.values():
                 do = "quote fields that hold the separator"
-                found.append(
-                    Problem(shown, reader.line_num, None, "another number of fields than the header", do)
-                )
+                found.append(Problem(shown, reader.line_num, None, "another number of fields than the header", do))
                 continue
             record = {k: v for k, v in row.items() if v != ""}
             choices = record.get("choices", "").strip()
@@ -398,9 +368,7 @@ def _table_records(text: str, suffix: str, shown: str, found: list[Problem]) -> 
                         continue
             yield reader.line_num, record
     except csv.Error as error:
-        found.append(
-            Problem(shown, reader.line_num, None, f"not a valid table: {error}", "repair the quoting")
-        )
+        found.append(Problem(shown, reader.line_num, None, f"not a valid table: {error}", "repair the quoting"))
 
 
 def read_xwinograd(path: Path | str) -> pd.DataFrame:
@@ -410,16 +378,12 @@ def read_xwinograd(path: Path | str) -> pd.DataFrame:
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split("\t")
         if len(fields) != 7:
-            raise DataError(
-                f"{paths.label(path)}, row {number}: {len(fields)} fields, expected 7 separated by tabs."
-            )
+            raise DataError(f"{paths.label(path)}, row {number}: {len(fields)} fields, expected 7 separated by tabs.")
         language, sentence = fields[0], fields[3]
         pronoun, candidates = json.loads(fields[5])[0], json.loads(fields[6])
         right = [c[0] for c in candidates if c[3]]
         if len(right) != 1:
-            raise DataError(
-                f"{paths.label(path)}, row {number}: {len(right)} right candidates, expected one."
-            )
+            raise DataError(f"{paths.label(path)}, row {number}: {len(right)} right candidates, expected one.")
         choices = [c[0] for c in candidates]
         text = "\n".join([sentence, f"{pronoun}:"] + [f"{_letter(i)}. {c}" for i, c in enumerate(choices)])
         rows.append(_question(sentence, choices, right[0], "schema", text))
@@ -435,9 +399,7 @@ def read_truthfulqa(path: Path | str, benchmark: str = "truthfulqa") -> pd.DataF
     """Read the TruthfulQA table: the best answer against every incorrect one (the single-true form, MC1)."""
     raw = pd.read_csv(path, dtype=str, keep_default_na=False)
     rows = []
-    for question, best, wrong in zip(
-        raw["Question"], raw["Best Answer"], raw["Incorrect Answers"], strict=True
-    ):
+    for question, best, wrong in zip(raw["Question"], raw["Best Answer"], raw["Incorrect Answers"], strict=True):
         choices = list(dict.fromkeys([best.strip()] + [w.strip() for w in wrong.split(";") if w.strip()]))
         rows.append(_question(question, choices, best.strip(), "multiple choice", render(question, choices)))
     return table(rows, benchmark)
@@ -483,8 +445,7 @@ def sample_length_matched(frame: pd.DataFrame, count: int, seed: int) -> pd.Data
     if common.empty:
         span = words(frame["text"]).groupby(frame["benchmark"]).quantile([0.05, 0.95]).unstack()
         listed = "; ".join(
-            f"{n}: {low:.0f} to {high:.0f} words"
-            for n, (low, high) in zip(span.index, span.to_numpy(), strict=True)
+            f"{n}: {low:.0f} to {high:.0f} words" for n, (low, high) in zip(span.index, span.to_numpy(), strict=True)
         )
         raise DataError(
             f"No question length is common to all benchmarks ({listed}). Compare them in pairs or fewer at once."
@@ -595,9 +556,7 @@ def shared(frame: pd.DataFrame, length: int = 8, share: float = 0.5, common: int
     holders: dict[int, list[int]] = {}
     for row, text in enumerate(texts):
         own = text.split()
-        runs = {
-            zlib.crc32(" ".join(own[i : i + length]).encode()) for i in range(max(1, len(own) - length + 1))
-        }
+        runs = {zlib.crc32(" ".join(own[i : i + length]).encode()) for i in range(max(1, len(own) - length + 1))}
         runs_of[row] = list(runs)
         for run in runs:
             holders.setdefault(run, []).append(row)

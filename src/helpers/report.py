@@ -128,9 +128,7 @@ def _scripts() -> str:
         base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
         for text in (library, _static("companion.js").encode())
     ]
-    held = "".join(
-        f'<script type="application/gzip" class="companion-packed">{text}</script>' for text in packed
-    )
+    held = "".join(f'<script type="application/gzip" class="companion-packed">{text}</script>' for text in packed)
     return f"{held}<script>{UNPACK}</script>"
 
 
@@ -140,17 +138,11 @@ def _sections(facts: cards.Facts) -> list[str]:
     others = diagnosis.other_axes(axes)
     kinds = facts.findings["kind"].value_counts()
     sparable = [
-        n
-        for n in facts.names
-        if any(s.startswith("On these models it adds little") for s in cards.advice(facts, n)[0])
+        n for n in facts.names if any(s.startswith("On these models it adds little") for s in cards.advice(facts, n)[0])
     ]
     first = (
         f"<h2>In short</h2><p>{len(facts.names)} benchmarks on {len(axes)} axes ({escape(titles)}). "
-        + (
-            f"Flags: {escape(', '.join(f'{n} {k}' for k, n in kinds.items()))}. "
-            if len(kinds)
-            else "No flag. "
-        )
+        + (f"Flags: {escape(', '.join(f'{n} {k}' for k, n in kinds.items()))}. " if len(kinds) else "No flag. ")
         + (
             f"Surely alike to another benchmark on every axis, so candidates to spare: "
             f"{escape(', '.join(sparable[:12]))}."
@@ -211,9 +203,7 @@ def _sections(facts: cards.Facts) -> list[str]:
             "alike from": [facts.levels[a] for a in axes],
         }
     )
-    table = figures.table(
-        levels, name="axes", caption="The axes, and from which similarity on a pair counts as alike."
-    )
+    table = figures.table(levels, name="axes", caption="The axes, and from which similarity on a pair counts as alike.")
     parts.append(f"<h2>The axes</h2>{table.html}")
     return parts
 
@@ -227,8 +217,7 @@ def _zip(facts: cards.Facts, path: Path) -> None:
     files["cards.md"] = cards.page(facts)
     files["README.txt"] = (
         f"Tables of the study '{facts.study}' ({facts.title}).\n"
-        "overlap-<axis>.csv: pairs of benchmarks with similarity and 95 % interval; maps.csv: aligned "
-        "positions; "
+        "overlap-<axis>.csv: pairs of benchmarks with similarity and 95 % interval; maps.csv: aligned positions; "
         "diagnosis.csv: flags; redundancy.csv: what smaller suites lose; cards.md: one card a benchmark.\n"
     )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -240,9 +229,7 @@ def _zip(facts: cards.Facts, path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.report", description=build.__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m helpers.report", description=build.__doc__.split("\n")[0])
     parser.add_argument("--study", required=True, help="a study in notebooks/studies")
     parser.add_argument("--output", help="folder; default: build")
     options = parser.parse_args(arguments)

@@ -83,16 +83,12 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     notebook = jupytext.read(path)
     shown = paths.label(path)
     if notebook.metadata.get("kernelspec", {}).get("language") != "python":
-        raise StudyError(
-            f"{shown}: the front matter's kernelspec needs 'language: python' (papermill asks for it)."
-        )
+        raise StudyError(f"{shown}: the front matter's kernelspec needs 'language: python' (papermill asks for it).")
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise StudyError(f"{shown}: expected one cell tagged 'parameters', found {len(tagged)}.")
     seen: dict[str, int] = {}
-    for (
-        cell
-    ) in notebook.cells:  # jupytext draws cell ids at random; ids that follow the content keep diffs small
+    for cell in notebook.cells:  # jupytext draws cell ids at random; ids that follow the content keep diffs small
         digest = provenance.content_key(cell.cell_type, cell.source)[:12]
         seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
@@ -126,9 +122,7 @@ def task(study: studies.Study, notebook: str, parameters: dict[str, Any] | None 
                 f"{paths.label(path)} has no parameter '{name}' (asked for by study '{study.name}'); {nearest(name, known)}"
             )
     declared = content.metadata.get("companion", {})
-    return Task(
-        study, notebook, chosen, tuple(declared.get("inputs", ())), tuple(declared.get("outputs", ()))
-    )
+    return Task(study, notebook, chosen, tuple(declared.get("inputs", ())), tuple(declared.get("outputs", ())))
 
 
 def _module_file(name: str) -> Path | None:
@@ -143,11 +137,7 @@ def _module_file(name: str) -> Path | None:
 def _imports(path: Path, text: str) -> frozenset[Path]:
     """Return the helper files that a piece of Python imports, at any depth of nesting within it."""
     found: set[Path] = set()
-    package = (
-        ".".join(path.relative_to(paths.SOURCE.parent).parent.parts)
-        if path.is_relative_to(paths.SOURCE)
-        else ""
-    )
+    package = ".".join(path.relative_to(paths.SOURCE.parent).parent.parts) if path.is_relative_to(paths.SOURCE) else ""
     for node in ast.walk(ast.parse(text)):
         wanted: list[str] = []
         if isinstance(node, ast.Import):
@@ -191,9 +181,7 @@ def data_files(study: studies.Study) -> dict[str, str]:
         for path, digest in known.dataset(name).files.items()
     }
     if study.models.kind == "lab":
-        digests |= {
-            paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()
-        }
+        digests |= {paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()}
     digests |= {
         paths.label(p): provenance.sha256_file(p)
         for p in sorted((paths.DATA / "traces" / study.name).rglob("*.parquet"))
@@ -213,9 +201,7 @@ def _own_files(study: studies.Study) -> dict[str, str]:
     if study.corpus.kind == "files":
         for pattern in study.corpus.sources:
             place = paths.ROOT / pattern
-            found += (
-                place.parent.glob(place.name) if Path(pattern).is_absolute() else paths.ROOT.glob(pattern)
-            )
+            found += place.parent.glob(place.name) if Path(pattern).is_absolute() else paths.ROOT.glob(pattern)
     for entry in study.models.entries:
         if entry.source == "folder":
             found += (paths.ROOT / entry.id).glob("*.safetensors")
@@ -268,9 +254,7 @@ def why_run(item: Task) -> str | None:
     return None
 
 
-def execute(
-    source: Path, parameters: dict[str, Any], destination: Path, *, heading: str | None = None
-) -> float:
+def execute(source: Path, parameters: dict[str, Any], destination: Path, *, heading: str | None = None) -> float:
     """Run one MyST notebook with papermill in this process and write the cleaned copy; return seconds.
 
     Raises RunError with the failing cell. The failing copy is kept under ``data/results/failed`` for inspection.
@@ -383,9 +367,7 @@ def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
     provenance.write_atomic(item.run_file, lambda t: t.write_text(text, encoding="utf-8"))
 
 
-def run(
-    names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None
-) -> int:
+def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None) -> int:
     """Run all notebooks of the named studies that need it, up to `jobs` at once; return how many ran.
 
     A study whose data or extra is not here shows its frozen copies under a visible note. The first failing
@@ -441,9 +423,7 @@ def run(
 def _ready(waiting: Sequence[Task], running: Iterable[Task]) -> list[Task]:
     """Return the waiting tasks of whose inputs none is still to be written, those that most others wait for first."""
     coming = {(t.study.name, o): t for t in [*waiting, *running] for o in t.outputs}
-    before = {
-        id(t): [c for i in t.inputs if (c := coming.get((t.study.name, i), t)) is not t] for t in waiting
-    }
+    before = {id(t): [c for i in t.inputs if (c := coming.get((t.study.name, i), t)) is not t] for t in waiting}
     chain = dict.fromkeys(before, 1)  # notebooks in the longest chain that begins with a task
     for _ in waiting:  # as many rounds as a chain can be long; a circle, which `run` refuses, ends here too
         longer = dict(chain)
@@ -505,9 +485,7 @@ def unavailable(study: studies.Study) -> str | None:
     if study.name in os.environ.get("COMPANION_FROZEN", "").split(","):
         return "frozen copies were asked for (COMPANION_FROZEN)"
     if study.extra and os.environ.get("COMPANION_LIVE") != study.name:
-        return (
-            f"it runs on request only: `make study STUDY={study.name}` (it needs the extra '{study.extra}')"
-        )
+        return f"it runs on request only: `make study STUDY={study.name}` (it needs the extra '{study.extra}')"
     return datasets.unavailable(study.datasets) if study.datasets else None
 
 
@@ -528,9 +506,7 @@ def thaw(study: studies.Study, notebooks: Iterable[str], reason: str) -> None:
         record = json.loads(source.with_suffix(".run.json").read_text(encoding="utf-8"))
         current = json.loads(json.dumps(key_parts(item), default=str))
         changed = [
-            p
-            for p in ("notebook", "parameters", "study", "helpers", "lock")
-            if record["parts"].get(p) != current[p]
+            p for p in ("notebook", "parameters", "study", "helpers", "lock") if record["parts"].get(p) != current[p]
         ]
         state = (
             "The notebook, its parameters and the code it uses are unchanged since."
@@ -546,10 +522,7 @@ def thaw(study: studies.Study, notebooks: Iterable[str], reason: str) -> None:
         notebook.cells.insert(1, cell)
         provenance.write_atomic(item.executed, lambda t, n=notebook: nbformat.write(n, t))
         text = (
-            json.dumps(
-                record | {"frozen": True, "reason": reason, "changed": changed}, indent=1, sort_keys=True
-            )
-            + "\n"
+            json.dumps(record | {"frozen": True, "reason": reason, "changed": changed}, indent=1, sort_keys=True) + "\n"
         )
         provenance.write_atomic(item.run_file, lambda t, x=text: t.write_text(x, encoding="utf-8"))
         print(f"{item}: frozen copy of {record['date']} ({reason})")
@@ -570,9 +543,7 @@ def freeze(name: str) -> list[Path]:
         notebook = nbformat.read(item.executed, as_version=4)
         for cell in notebook.cells:
             if cell.cell_type == "code" and LIVE_ONLY in cell.metadata.get("tags", []):
-                note = (
-                    "Shown only when the notebook runs live: texts of others are not kept in this repository."
-                )
+                note = "Shown only when the notebook runs live: texts of others are not kept in this repository."
                 cell.outputs = [nbformat.v4.new_output("display_data", data={"text/markdown": f"*{note}*"})]
         target = frozen(study, notebook_name)
         provenance.write_atomic(target, lambda t, n=notebook: nbformat.write(n, t))
@@ -618,9 +589,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("--jobs", type=int)
     runs.add_argument("--force", action="store_true")
     runs.add_argument("--only", help="one notebook")
-    commands.add_parser("freeze", help="keep dated copies of a study's pages").add_argument(
-        "studies", nargs="+"
-    )
+    commands.add_parser("freeze", help="keep dated copies of a study's pages").add_argument("studies", nargs="+")
     commands.add_parser("sync", help="derive the paired .ipynb files")
     one = commands.add_parser("_execute")
     one.add_argument("study")

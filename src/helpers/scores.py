@@ -139,9 +139,7 @@ def read(
         found.append(Problem(shown, None, None, "no such file or folder", "check the path"))
     elif path.stat().st_size > MAX_BYTES:
         size = path.stat().st_size / 2**20
-        found.append(
-            Problem(shown, None, None, f"{size:.0f} MiB", f"a score table has at most {MAX_BYTES >> 20} MiB")
-        )
+        found.append(Problem(shown, None, None, f"{size:.0f} MiB", f"a score table has at most {MAX_BYTES >> 20} MiB"))
     elif path.suffix.lower() == ".json":
         frame = _read_json(path, metric, level, found)
     elif path.suffix.lower() in (".csv", ".tsv", ".txt", ".parquet"):
@@ -154,9 +152,7 @@ def read(
         found.append(Problem(shown, None, None, f"files of type '{path.suffix}' are not score tables", do))
     unknown = set(lower_is_better) - set(frame["benchmark"])
     for name in sorted(unknown) if len(frame) else ():
-        found.append(
-            Problem(shown, None, None, f"no benchmark '{name}' to turn around", "correct lower_is_better")
-        )
+        found.append(Problem(shown, None, None, f"no benchmark '{name}' to turn around", "correct lower_is_better"))
     if len(frame):
         frame = _without_repeats(frame, shown, found)
     return _finish(frame.reset_index(drop=True), found, problems)
@@ -184,9 +180,7 @@ def _without_repeats(frame: pd.DataFrame, shown: str, found: list[Problem]) -> p
         values = ", ".join(f"{v:g}" for v in group["score"])
         if group["score"].nunique() > 1:
             do = "keep one row per model and benchmark"
-            found.append(
-                Problem(shown, None, name, f"model '{model}' has {len(group)} scores ({values})", do)
-            )
+            found.append(Problem(shown, None, name, f"model '{model}' has {len(group)} scores ({values})", do))
         else:
             found.append(
                 Problem(
@@ -229,9 +223,7 @@ def _read_table(path: Path, found: list[Problem]) -> pd.DataFrame | None:
         try:
             table = pd.read_parquet(path)
         except Exception as error:  # pyarrow has many error types for a broken file
-            found.append(
-                Problem(shown, None, None, f"not a Parquet file ({type(error).__name__})", "write it again")
-            )
+            found.append(Problem(shown, None, None, f"not a Parquet file ({type(error).__name__})", "write it again"))
             return None
         if table.index.name is not None:
             table = table.reset_index()
@@ -257,9 +249,7 @@ def _read_table(path: Path, found: list[Problem]) -> pd.DataFrame | None:
         if len(row) != len(header):
             told = f"{len(row)} fields, the header has {len(header)}"
             found.append(
-                Problem(
-                    shown, number, None, told, "give every row the same number of fields; quote separators"
-                )
+                Problem(shown, number, None, told, "give every row the same number of fields; quote separators")
             )
     if len(found) > before:
         return None
@@ -317,15 +307,11 @@ def _check_header(header: list[str], row: int, shown: str, found: list[Problem],
             if place == 1 and name == "":
                 continue  # a written index: looked at later
             found.append(
-                Problem(
-                    shown, row, f"number {place}", "an empty header cell (merged cells?)", "name every column"
-                )
+                Problem(shown, row, f"number {place}", "an empty header cell (merged cells?)", "name every column")
             )
     for name, count in Counter(h for h in header if h).items():
         if count > 1:
-            found.append(
-                Problem(shown, row, name, f"{count} columns of this name", "give every column its own name")
-            )
+            found.append(Problem(shown, row, name, f"{count} columns of this name", "give every column its own name"))
     if all(_number(h)[0] is not None for h in header[1:]):
         found.append(Problem(shown, row, None, "numbers where the header should be", "add a header line"))
 
@@ -364,9 +350,7 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
     elif model is None:
         listed = ", ".join(f"'{c}'" for c in table.columns if c != "__row__")
         found.append(
-            Problem(
-                shown, 1, None, f"no column of models; columns: {listed}", "name the column of models 'model'"
-            )
+            Problem(shown, 1, None, f"no column of models; columns: {listed}", "name the column of models 'model'")
         )
         return pd.DataFrame(columns=list(COLUMNS))
     elif score is not None and (task is not None or len(set(others) - notes) <= 1):
@@ -378,21 +362,15 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
         numeric = [c for c in others if c not in notes and _mostly_numbers(table[c])]
         for name in sorted(set(others) - set(numeric) - notes):
             told = f"no numbers (first value '{str(table[name].iloc[0])[:30]}'); not a benchmark"
-            found.append(
-                Problem(shown, None, name, told, "nothing, if it is a note about the models", serious=False)
-            )
+            found.append(Problem(shown, None, name, told, "nothing, if it is a note about the models", serious=False))
         if not numeric:
-            found.append(
-                Problem(shown, None, None, "no column of numbers", "give one column a benchmark, or 'score'")
-            )
+            found.append(Problem(shown, None, None, "no column of numbers", "give one column a benchmark, or 'score'"))
             return pd.DataFrame(columns=list(COLUMNS))
         extra = [c for c in (_column(table, v) for v in _EXTRA_NAMES.values()) if c]
         if len(numeric) > 1:
             for name in extra:
                 told = f"it could belong to any of {len(numeric)} benchmarks; not used"
-                found.append(
-                    Problem(shown, None, name, told, "write one row a score, with this column", False)
-                )
+                found.append(Problem(shown, None, name, told, "write one row a score, with this column", False))
             extra = []
         pieces = table.melt([model, "__row__", *extra], numeric, "benchmark", "raw")
         pieces = pieces.rename(columns={model: "model"})
@@ -404,11 +382,7 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
         wrong = ~given.map(_is_missing) & ~(pieces[name] > 0 if name == "n_items" else pieces[name] >= 0)
         wrong |= np.isinf(pieces[name])
         for row, value in zip(pieces.loc[wrong, "__row__"], given[wrong]):
-            told = (
-                "write the number of items, or leave it empty"
-                if name == "n_items"
-                else "write a standard error"
-            )
+            told = "write the number of items, or leave it empty" if name == "n_items" else "write a standard error"
             found.append(
                 Problem(
                     shown,
@@ -423,9 +397,7 @@ def _long(table: pd.DataFrame, shown: str, benchmark: str | None, found: list[Pr
 
 def _known(table: pd.DataFrame) -> set[str]:
     extra = {_column(table, v) for v in _EXTRA_NAMES.values()}
-    return {c for c in extra if c} | {
-        c for c in table.columns if str(c).lower() in ("source", "metric", "num_fewshot")
-    }
+    return {c for c in extra if c} | {c for c in table.columns if str(c).lower() in ("source", "metric", "num_fewshot")}
 
 
 def _mostly_numbers(column: pd.Series) -> bool:
@@ -434,11 +406,7 @@ def _mostly_numbers(column: pd.Series) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, float) and np.isnan(value))
-        or str(value).strip().lower() in MISSING
-    )
+    return value is None or (isinstance(value, float) and np.isnan(value)) or str(value).strip().lower() in MISSING
 
 
 def _parsed(pieces: pd.DataFrame, shown: str, found: list[Problem]) -> pd.DataFrame:
@@ -449,9 +417,7 @@ def _parsed(pieces: pd.DataFrame, shown: str, found: list[Problem]) -> pd.DataFr
             found.append(Problem(shown, row, "model", "no model name", "name the model of every row"))
             continue
         if _is_missing(name):
-            found.append(
-                Problem(shown, row, "benchmark", "no benchmark name", "name the benchmark of every row")
-            )
+            found.append(Problem(shown, row, "benchmark", "no benchmark name", "name the benchmark of every row"))
             continue
         if _is_missing(raw):
             missing += 1
@@ -503,9 +469,7 @@ def _parsed(pieces: pd.DataFrame, shown: str, found: list[Problem]) -> pd.DataFr
     return pd.DataFrame(rows, columns=[*COLUMNS[:6], "__row__"])
 
 
-def _scaled(
-    frame: pd.DataFrame, shown: str, scale: Scale, lower: set[str], found: list[Problem]
-) -> pd.DataFrame:
+def _scaled(frame: pd.DataFrame, shown: str, scale: Scale, lower: set[str], found: list[Problem]) -> pd.DataFrame:
     frame = frame.copy()
     frame["metric"] = "score"
     for name, group in frame.groupby("benchmark", sort=False):
@@ -540,9 +504,7 @@ def _scaled(
                 )
         elif scale == "fraction" and (values.min() < 0 or values.max() > 1):
             found.append(
-                Problem(
-                    shown, rows, name, f"{values.max():g} is not a fraction", "say scale='percent' if it is"
-                )
+                Problem(shown, rows, name, f"{values.max():g} is not a fraction", "say scale='percent' if it is")
             )
             continue
         if divide:
@@ -550,17 +512,13 @@ def _scaled(
             error = group["stderr"]
             frame.loc[group.index, "stderr"] = error / 100
             if scale == "percent" and values.max() > 100:
-                found.append(
-                    Problem(shown, rows, name, f"{values.max():g} is not a percentage", "correct it")
-                )
+                found.append(Problem(shown, rows, name, f"{values.max():g} is not a percentage", "correct it"))
         if name in lower:
             bounded = scale != "raw"
             turned = 1 - frame.loc[group.index, "score"] if bounded else -frame.loc[group.index, "score"]
             frame.loc[group.index, "score"] = turned
             frame.loc[group.index, "metric"] = "1 - score" if bounded else "-score"
-            found.append(
-                Problem(shown, None, name, "lower is better: turned around", "nothing", serious=False)
-            )
+            found.append(Problem(shown, None, name, "lower is better: turned around", "nothing", serious=False))
     for column in ("num_fewshot", "chat_template", "run"):
         frame[column] = None
     return frame[list(COLUMNS)]
@@ -592,18 +550,14 @@ def read_harness(
         files = [p for p in files if runs in p.name]
     for path in files:
         if path.stat().st_size > MAX_BYTES:
-            found.append(
-                Problem(_shown(path), None, None, "more than 512 MiB", "leave sample logs out", serious=False)
-            )
+            found.append(Problem(_shown(path), None, None, "more than 512 MiB", "leave sample logs out", serious=False))
             continue
         frame = _read_json(path, metric, level, found, folder=folder)
         if len(frame):
             parts.append(frame)
     if not parts:
         what = "no results file" if not files else "no results"
-        found.append(
-            Problem(_shown(folder), None, None, f"{what} of lm-evaluation-harness", "give the output folder")
-        )
+        found.append(Problem(_shown(folder), None, None, f"{what} of lm-evaluation-harness", "give the output folder"))
         return _finish(pd.DataFrame(columns=list(COLUMNS)), found, problems)
     frame = pd.concat(parts, ignore_index=True)
     frame = frame.sort_values("run", kind="stable")
@@ -622,9 +576,7 @@ def read_harness(
             values = group[column].dropna().astype(str).unique()
             if len(values) > 1:
                 told = f"mixed {word} across models: {', '.join(sorted(values))}"
-                found.append(
-                    Problem(_shown(folder), None, name, told, "compare like with like", serious=False)
-                )
+                found.append(Problem(_shown(folder), None, name, told, "compare like with like", serious=False))
     return _finish(frame[list(COLUMNS)], found, problems)
 
 
@@ -694,10 +646,7 @@ def _model_of(content: Mapping, path: Path) -> str:
         except json.JSONDecodeError:
             arguments = dict(a.split("=", 1) for a in arguments.split(",") if "=" in a)
     name = (
-        arguments.get("pretrained")
-        or arguments.get("model")
-        or content.get("model_name")
-        or config.get("model_name")
+        arguments.get("pretrained") or arguments.get("model") or content.get("model_name") or config.get("model_name")
     )
     if not name:
         folder = path.parent.name
@@ -779,9 +728,7 @@ def _harness_rows(
             }
         )
     if not rows:
-        found.append(
-            Problem(shown, None, None, "no usable result in this file", "look at its metrics", serious=False)
-        )
+        found.append(Problem(shown, None, None, "no usable result in this file", "look at its metrics", serious=False))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -823,17 +770,13 @@ def _choose_metric(
         if not metric and not numbers:
             return None  # a heading row of a group
         has = ", ".join(sorted(numbers)) or "none"
-        found.append(
-            Problem(shown, None, task, f"no metric '{metric}' (has: {has})", "left out", serious=False)
-        )
+        found.append(Problem(shown, None, task, f"no metric '{metric}' (has: {has})", "left out", serious=False))
         return None
     filters = numbers[name]
     chosen = next((f for f in ("none", "", "strict-match") if f in filters), sorted(filters)[0])
     if len(filters) > 1 and len(set(filters.values())) > 1:
         told = f"metric '{name}' under several filters ({', '.join(sorted(filters))}); '{chosen}' was taken"
-        found.append(
-            Problem(shown, None, task, told, "name one as 'metric,filter' if another is meant", serious=False)
-        )
+        found.append(Problem(shown, None, task, told, "name one as 'metric,filter' if another is meant", serious=False))
     error = values.get(f"{name}_stderr,{chosen}", values.get(f"{name}_stderr"))
     error = float(error) if isinstance(error, (int, float)) and not isinstance(error, bool) else np.nan
     return name, filters[chosen], error
@@ -910,9 +853,7 @@ def match_models(given: Iterable[str], known: Iterable[str]) -> Matching:
             rows.append((name, name, "exact"))
         elif len(normal.get(form, [])) == 1:
             rows.append((name, normal[form][0], "normalised"))
-        elif len(base.get(form.rsplit("/", 1)[-1], [])) == 1 and _owners_agree(
-            form, base[form.rsplit("/", 1)[-1]][0]
-        ):
+        elif len(base.get(form.rsplit("/", 1)[-1], [])) == 1 and _owners_agree(form, base[form.rsplit("/", 1)[-1]][0]):
             rows.append((name, base[form.rsplit("/", 1)[-1]][0], "base name"))
         else:
             unmatched[name] = _suggestions(form, normal, base)
@@ -929,7 +870,5 @@ def _suggestions(form: str, normal: Mapping[str, list[str]], base: Mapping[str, 
     close = difflib.get_close_matches(form, normal, n=3, cutoff=0.75)
     close_base = difflib.get_close_matches(short, base, n=3, cutoff=0.75)
     found = [n for c in close for n in normal[c]] + [n for c in close_base for n in base[c]]
-    ranked = sorted(
-        set(found), key=lambda n: -difflib.SequenceMatcher(None, form, normalise_model(n)).ratio()
-    )
+    ranked = sorted(set(found), key=lambda n: -difflib.SequenceMatcher(None, form, normalise_model(n)).ratio())
     return ranked[:3]

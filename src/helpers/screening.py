@@ -125,9 +125,7 @@ def screen(statistic: np.ndarray, ratio: float = 0.01) -> list[np.ndarray]:
     """
     statistic = np.asarray(statistic)
     if statistic.ndim != 2:
-        raise DataError(
-            f"statistic has shape {statistic.shape}; expected (n_units, n_benchmarks), as thrush returns."
-        )
+        raise DataError(f"statistic has shape {statistic.shape}; expected (n_units, n_benchmarks), as thrush returns.")
     _check_ratio(ratio)
 
     def keep(j: int) -> np.ndarray:
@@ -148,9 +146,7 @@ def tail_size(n_units: int, ratio: float, benchmark: int | None = None) -> int:
     """
     if n_units == 0:
         where = "" if benchmark is None else f" of benchmark row {benchmark}"
-        raise DataError(
-            f"No unit has a statistic{where}: every unit lacks surprisal or scores for all but one model."
-        )
+        raise DataError(f"No unit has a statistic{where}: every unit lacks surprisal or scores for all but one model.")
     return max(1, int(np.floor(ratio * n_units + 1e-9)))
 
 
@@ -198,9 +194,7 @@ def screen_stream(
                     spool.write(sums.tobytes())
                 lengths.append(tile[0].shape[1])
         if not lengths:
-            raise DataError(
-                "The stream of blocks holds no unit; expected arrays of shape (n_block_units, n_models)."
-            )
+            raise DataError("The stream of blocks holds no unit; expected arrays of shape (n_block_units, n_models).")
         k = np.array([tail_size(int(n), ratio, j) for j, n in enumerate(eligible)])
         limits = screener._cautious(tally, k)
         parts = screener._second_pass(spool, lengths, limits)
@@ -350,9 +344,7 @@ class Screener:
         ends = np.cumsum(np.bincount(joined.rows, minlength=self.n_benchmarks))
         return np.split(order, ends[:-1])
 
-    def _spooled(
-        self, spool: tempfile.SpooledTemporaryFile, lengths: list[int]
-    ) -> Iterator[list[np.ndarray]]:
+    def _spooled(self, spool: tempfile.SpooledTemporaryFile, lengths: list[int]) -> Iterator[list[np.ndarray]]:
         spool.seek(0)
         for length in lengths:
             yield [_read(spool, group, length) for group in self.groups]
@@ -393,9 +385,7 @@ class Screener:
         return [np.sort(joined.positions[np.concatenate(kept)]) for kept in self._extremes(joined, limits)]
 
     def _extremes(self, joined: Candidates, limits: Limits) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            _tails(joined.values[inside], inside, int(k)) for inside, k in zip(self._by_row(joined), limits.k)
-        ]
+        return [_tails(joined.values[inside], inside, int(k)) for inside, k in zip(self._by_row(joined), limits.k)]
 
     def _nothing(self) -> Tally:
         return Tally(np.zeros((self.n_benchmarks, BINS), dtype=np.int64))
@@ -416,9 +406,7 @@ class Screener:
             values = group.values(sums)
             low = limits.low[group.rows, None].astype(values.dtype)
             high = limits.high[group.rows, None].astype(values.dtype)
-            found = np.flatnonzero(
-                (values <= low) | (values >= high)
-            )  # flat: several times faster than nonzero
+            found = np.flatnonzero((values <= low) | (values >= high))  # flat: several times faster than nonzero
             width = values.shape[1]
             ends = np.searchsorted(found, width * np.arange(len(values) + 1))
             row = np.repeat(np.arange(len(values)), np.diff(ends))
@@ -501,9 +489,7 @@ def _groups(scores: np.ndarray, ties: Ties, statistic: Statistic) -> list[_Group
     if ties not in ("average", "name"):
         raise DataError(f"ties='{ties}' is unknown; {nearest(str(ties), ['average', 'name'])}")
     if statistic not in ("thrush", "preselect"):
-        raise DataError(
-            f"statistic='{statistic}' is unknown; {nearest(str(statistic), ['thrush', 'preselect'])}"
-        )
+        raise DataError(f"statistic='{statistic}' is unknown; {nearest(str(statistic), ['thrush', 'preselect'])}")
     measured = ~np.isnan(scores)
     patterns, member = np.unique(measured, axis=0, return_inverse=True)
     groups = []
@@ -609,8 +595,8 @@ def _check_scores(scores: np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or 0 in scores.shape:
         raise DataError(
-            f"scores has shape {scores.shape}; expected (n_benchmarks, n_models); "
-            "a single benchmark is scores[None, :]."
+            f"scores has shape {scores.shape}; expected (n_benchmarks, n_models); a single benchmark is scores[None, "
+            ":]."
         )
     if np.isinf(scores).any():
         row, column = np.argwhere(np.isinf(scores))[0]
@@ -635,8 +621,7 @@ def _check_surprisal(surprisal: np.ndarray, n_models: int, what: str = "surprisa
         surprisal = surprisal.astype(np.float32 if surprisal.dtype == np.float16 else np.float64)
     if surprisal.ndim != 2 or surprisal.shape[1] != n_models:
         raise DataError(
-            f"{what} has shape {surprisal.shape}; expected (n_units, {n_models}), "
-            "one column for each model of scores."
+            f"{what} has shape {surprisal.shape}; expected (n_units, {n_models}), one column for each model of scores."
         )
     for start in range(0, len(surprisal), TILE):  # by tile: no second table of this size
         odd = np.isinf(surprisal[start : start + TILE])

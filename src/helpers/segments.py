@@ -53,9 +53,7 @@ def draw(frame: pd.DataFrame, *, name: str, alt: str, caption: str) -> figures.F
     top, end = float(frame["nats"].max()), int(frame["end"].max())
     drawing = go.Figure()
     static, axis = plt.subplots(figsize=(10, 0.75 * len(lanes) + 0.6))
-    letter = {
-        k: pixels / end / 0.6 for k, pixels in (("desk", 650), ("phone", 330))
-    }  # 0.6: width of a letter
+    letter = {k: pixels / end / 0.6 for k, pixels in (("desk", 650), ("phone", 330))}  # 0.6: width of a letter
     phone: dict[int, dict[str, Any]] = {}
     for row, ((model, cut), part) in enumerate(lanes):
         share = part["nats"] / top if top else part["nats"] * 0

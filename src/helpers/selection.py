@@ -75,9 +75,7 @@ class Fit:
         return np.asarray(features, dtype=np.float64)[:, self.indices] @ self.coef + self.intercept
 
 
-def forward_aic(
-    features: np.ndarray, score: np.ndarray, max_size: int | None = None, tolerance: float = 0.0
-) -> Fit:
+def forward_aic(features: np.ndarray, score: np.ndarray, max_size: int | None = None, tolerance: float = 0.0) -> Fit:
     """Forward selection by least squares with intercept, minimising AIC (the paper's selection).
 
     Parameters
@@ -143,9 +141,7 @@ def forward(
     True
     """
     if criterion not in ("aic", "bic", "adjusted_r2"):
-        raise DataError(
-            f"criterion='{criterion}' is unknown; {nearest(criterion, ['aic', 'bic', 'adjusted_r2'])}"
-        )
+        raise DataError(f"criterion='{criterion}' is unknown; {nearest(criterion, ['aic', 'bic', 'adjusted_r2'])}")
     x, y = _check(features, score)
     return _finish(_Path(x, y).grow(_check_size(max_size, len(y)), criterion, tolerance), x, y, criterion)
 
@@ -304,9 +300,7 @@ def select(
     reasons = {name: _unusable(row) for name, row in zip(scores.index, table)}
     usable = [i for i, reason in enumerate(reasons.values()) if not reason]
     if not usable:
-        raise DataError(
-            f"No benchmark can be selected for: {'; '.join(f'{n}: {r}' for n, r in reasons.items())}"
-        )
+        raise DataError(f"No benchmark can be selected for: {'; '.join(f'{n}: {r}' for n, r in reasons.items())}")
     kept = _screened(values, table[usable], how, barred[:, usable])
     sizes, held_out = dict.fromkeys(usable, how.max_size), dict.fromkeys(usable, np.nan)
     if how.stop == "cv" and how.method == "forward":
@@ -328,9 +322,7 @@ def select(
         label = f"{mode}:{how.method}"
         ids = surprisal.index[units[whole][fit.indices]]
         rows += [(name, u, c, o, label, -1) for o, (u, c) in enumerate(zip(ids, fit.coef))]
-        report.append(
-            (name, known.sum(), whole.sum(), (~whole).sum(), len(fit), fit.r2, held_out[i], fit.saturated)
-        )
+        report.append((name, known.sum(), whole.sum(), (~whole).sum(), len(fit), fit.r2, held_out[i], fit.saturated))
         report[-1] += (fit.stopped,)
     columns = ["n_models", "candidates", "incomplete", "size", "r2", "r2_held_out", "saturated", "stopped"]
     table = pd.DataFrame(report, columns=["benchmark", *columns]).set_index("benchmark").reindex(scores.index)
@@ -373,9 +365,7 @@ def held_out_error(
     barred = _barred(exclude, (len(surprisal), len(scores)))
     labels, fold = np.unique(np.asarray(groups), return_inverse=True)
     if len(labels) < 2:
-        raise DataError(
-            f"All {len(fold)} models are in group '{labels[0]}'; cross-validation needs at least two."
-        )
+        raise DataError(f"All {len(fold)} models are in group '{labels[0]}'; cross-validation needs at least two.")
     train = {g: np.flatnonzero(fold != g) for g in range(len(labels))}
     least = min(int((~np.isnan(row[t])).sum()) for row in scores for t in train.values())
     size = how.max_size or max(1, scores.shape[1] // 6)
@@ -386,9 +376,7 @@ def held_out_error(
         for row in scores:
             reason = _unusable(row[inside])
             if reason:
-                raise DataError(
-                    f"With group '{labels[g]}' held out, a benchmark has {reason}; join small groups."
-                )
+                raise DataError(f"With group '{labels[g]}' held out, a benchmark has {reason}; join small groups.")
         kept = _screened(surprisal[:, inside], scores[:, inside], how, barred)
         for b, (row, units) in enumerate(zip(scores, kept)):
             known, new = inside[~np.isnan(row[inside])], outside[~np.isnan(row[outside])]
@@ -396,9 +384,7 @@ def held_out_error(
                 continue
             block = surprisal[np.ix_(units, np.concatenate([known, new]))].T
             block = _level(block[:, ~np.isnan(block).any(axis=0)], how.level)
-            predicted = (
-                _Path(block[: len(known)], row[known]).grow(size, None).predict(block[len(known) :], size)
-            )
+            predicted = _Path(block[: len(known)], row[known]).grow(size, None).predict(block[len(known) :], size)
             squares[b] += ((row[new][:, None] - predicted) ** 2).sum(axis=0)
     return squares / squares[:, :1]
 
@@ -439,9 +425,7 @@ def growth(
     surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
     barred = _barred(exclude, (len(surprisal), len(scores)))
     if max(counts) > scores.shape[1] or min(counts) < MIN_MODELS:
-        raise DataError(
-            f"counts are {list(counts)}; expected numbers from {MIN_MODELS} to {scores.shape[1]} models."
-        )
+        raise DataError(f"counts are {list(counts)}; expected numbers from {MIN_MODELS} to {scores.shape[1]} models.")
     rng = np.random.default_rng(seed)
     rows = []
     for count in counts:
@@ -485,9 +469,7 @@ class _Path:
         self.new = self.columns.copy()  # the same, orthogonal to the basis
         self.size0 = np.einsum("ij,ij->i", self.new, self.new)
         self.raw = np.einsum("ij,ij->j", x, x)  # uncentred: rounding is relative to this
-        self.amplified = (
-            1.0  # worst ratio of an entry's length to its new part: how far rounding turns the basis
-        )
+        self.amplified = 1.0  # worst ratio of an entry's length to its new part: how far rounding turns the basis
         constant = self.size0 <= (1e-12) ** 2 * self.raw
         self.size0[constant] = np.inf  # never a new direction
         self.residual = y - self.level
@@ -574,9 +556,7 @@ def _saturated(size: int, n_models: int, r2: float) -> bool:
 def _finish(path: _Path, x: np.ndarray, y: np.ndarray, criterion: Criterion) -> Fit:
     n, chosen = len(y), np.array(path.chosen, dtype=np.intp)
     if not len(chosen):
-        raise DataError(
-            f"None of the {x.shape[1]} candidates varies over the {n} models; nothing can be selected."
-        )
+        raise DataError(f"None of the {x.shape[1]} candidates varies over the {n} models; nothing can be selected.")
     coef = np.linalg.lstsq(path.columns[chosen].T, y - path.level, rcond=None)[0]
     ssr = np.maximum(path.ssr, EXACT * path.total)
     r2 = 1 - np.array(path.ssr) / path.total
@@ -609,9 +589,7 @@ def _penalised(model: Lasso | ElasticNet, features: np.ndarray, score: np.ndarra
             b = model.fit(centred / scale, y - level).coef_
         except ConvergenceWarning as problem:
             kind = type(model).__name__
-            raise DataError(
-                f"{kind} with alpha={model.alpha} did not converge; raise alpha. ({problem})"
-            ) from None
+            raise DataError(f"{kind} with alpha={model.alpha} did not converge; raise alpha. ({problem})") from None
     chosen = np.flatnonzero(b)
     chosen = chosen[np.lexsort((chosen, -np.abs(b[chosen])))]
     coef = (b / scale)[chosen]
@@ -694,9 +672,7 @@ def _mode(mode: str | Mode, settings: dict) -> Mode:
         "stop": ("aic", "bic", "adjusted_r2", "cv"),
     }.items():
         if getattr(how, name) not in allowed:
-            raise DataError(
-                f"{name}='{getattr(how, name)}' is unknown; {nearest(str(getattr(how, name)), allowed)}"
-            )
+            raise DataError(f"{name}='{getattr(how, name)}' is unknown; {nearest(str(getattr(how, name)), allowed)}")
     return how
 
 
@@ -716,18 +692,12 @@ def _frames(surprisal, scores, groups) -> tuple[pd.DataFrame, pd.DataFrame, np.n
             + " Give both the same columns in the same order."
         )
     if not scores.index.is_unique:
-        raise DataError(
-            f"Benchmark '{scores.index[scores.index.duplicated()][0]}' has more than one row in scores."
-        )
+        raise DataError(f"Benchmark '{scores.index[scores.index.duplicated()][0]}' has more than one row in scores.")
     if scores.shape[1] < MIN_MODELS:
-        raise DataError(
-            f"{scores.shape[1]} models are too few to select on; at least {MIN_MODELS} are needed."
-        )
+        raise DataError(f"{scores.shape[1]} models are too few to select on; at least {MIN_MODELS} are needed.")
     groups = np.arange(scores.shape[1]) if groups is None else np.asarray(groups)
     if groups.shape != (scores.shape[1],):
-        raise DataError(
-            f"groups has shape {groups.shape}; expected one label for each of {scores.shape[1]} models."
-        )
+        raise DataError(f"groups has shape {groups.shape}; expected one label for each of {scores.shape[1]} models.")
     scores = scores.astype(np.float64)
     if np.isinf(scores.to_numpy()).any():
         row, column = np.argwhere(np.isinf(scores.to_numpy()))[0]
@@ -762,14 +732,10 @@ def _check(features: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise DataError(f"{len(y)} models are too few to select on; at least {MIN_MODELS} are needed.")
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
-        raise DataError(
-            f"features is {x[row, column]} at model {row}, candidate {column}; leave that one out first."
-        )
+        raise DataError(f"features is {x[row, column]} at model {row}, candidate {column}; leave that one out first.")
     if not np.isfinite(y).all():
         row = int(np.flatnonzero(~np.isfinite(y))[0])
         raise DataError(f"score is {y[row]} at model {row}; leave models without a score out first.")
     if np.ptp(y) <= 1e-12 * np.abs(y).max():
-        raise DataError(
-            f"All {len(y)} models have the score {y[0]:g}; nothing can be selected for a constant."
-        )
+        raise DataError(f"All {len(y)} models have the score {y[0]:g}; nothing can be selected for a constant.")
     return x, y

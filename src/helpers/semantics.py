@@ -76,8 +76,8 @@ def _hub_folder(name: str, revision: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise UnavailableError(
-            f"encoder '{name}': no network and not in the local hub cache ({type(error).__name__}). "
-            f"Offline use encoder='{DEFAULT_ENCODER}', or give the folder of a downloaded model."
+            f"encoder '{name}': no network and not in the local hub cache ({type(error).__name__}). Offline use "
+            f"encoder='{DEFAULT_ENCODER}', or give the folder of a downloaded model."
         ) from None
 
 
@@ -89,9 +89,7 @@ def _pooling(folder: Path, name: str) -> str:
     kinds = {m["type"].rsplit(".", 1)[-1]: m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))}
     unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
     if unknown:
-        raise ModelError(
-            f"encoder '{name}' has a {unknown[0]} layer after the transformer; choose one without."
-        )
+        raise ModelError(f"encoder '{name}' has a {unknown[0]} layer after the transformer; choose one without.")
     if "Pooling" not in kinds:
         return "mean"
     config = json.loads((folder / kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
@@ -132,9 +130,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, revision: str | None = None) -> En
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
     settings = folder / "sentence_bert_config.json"
-    stated = (
-        json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length") if settings.exists() else None
-    )
+    stated = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length") if settings.exists() else None
     limits = [stated, getattr(model.config, "max_position_embeddings", None), 8192]
     encoder = Encoder(
         name=name,
@@ -192,9 +188,7 @@ def _forward(encoder: Encoder, texts: Sequence[str], batch_tokens: int, max_leng
 def _refuse_empty(texts: Sequence[str]) -> list[str]:
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise DataError(
-                f"text {row} of {len(texts)} is empty ({text!r}); leave such questions out first."
-            )
+            raise DataError(f"text {row} of {len(texts)} is empty ({text!r}); leave such questions out first.")
     return list(texts)
 
 
@@ -226,9 +220,7 @@ def embed(
     texts = _refuse_empty(list(texts))
     limit = min(max_length or encoder.max_length, encoder.max_length)
     keys = [hashlib.sha256(t.encode()).hexdigest() for t in texts]
-    path = (
-        None if cache is None else Path(cache) / f"{encoder.key}-{encoder.pooling}-{limit}.table.safetensors"
-    )
+    path = None if cache is None else Path(cache) / f"{encoder.key}-{encoder.pooling}-{limit}.table.safetensors"
     known: dict[str, np.ndarray] = {}
     if path is not None and path.exists():
         stored = load_file(path)
@@ -256,9 +248,7 @@ def token_report(texts: Sequence[str], encoder: str | Encoder = DEFAULT_ENCODER)
     Unknown tokens betray text in a language or script that the encoder was not made for.
     """
     encoder = _encoder(encoder)
-    coded = encoder.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)[
-        "input_ids"
-    ]
+    coded = encoder.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
     lengths = np.array([len(ids) for ids in coded])
     unknown = encoder.tokenizer.unk_token_id
     hits = sum(ids.count(unknown) for ids in coded) if unknown is not None else 0
@@ -303,9 +293,7 @@ def sample_texts(
     """
     missing = {"benchmark", field} - set(questions.columns)
     if missing:
-        raise DataError(
-            f"questions have no column '{sorted(missing)[0]}'; found {', '.join(questions.columns)}."
-        )
+        raise DataError(f"questions have no column '{sorted(missing)[0]}'; found {', '.join(questions.columns)}.")
     if formats is not None:
         questions = questions[questions["format"].isin(list(formats))]
     filled = questions[field].map(lambda t: isinstance(t, str) and bool(t.strip()))
@@ -372,9 +360,7 @@ def compare(
     if measure not in MEASURES:
         raise ValueError(f"measure '{measure}' is none of {', '.join(MEASURES)}")
     plain = measure == "paper"
-    chosen = sample_texts(
-        questions, field, None if plain else n_questions, seed, formats, strip=strip and not plain
-    )
+    chosen = sample_texts(questions, field, None if plain else n_questions, seed, formats, strip=strip and not plain)
     if plain:
         result = paper(chosen.texts, encoder, resamples=resamples, seed=seed, cache=cache)
     elif measure == "bertscore":
@@ -384,9 +370,7 @@ def compare(
         ends = np.cumsum([len(texts) for texts in chosen.texts.values()])
         points = dict(zip(chosen.texts, np.split(vectors, ends[:-1])))
         result = geometry.compare(points, measure, bootstraps=bootstraps, splits=splits, seed=seed)
-    tokens = pd.DataFrame(
-        [token_report(t[:200], encoder) for t in chosen.texts.values()], index=list(chosen.texts)
-    )
+    tokens = pd.DataFrame([token_report(t[:200], encoder) for t in chosen.texts.values()], index=list(chosen.texts))
     report = chosen.report.set_index("benchmark").join(tokens).reset_index()
     notes = list(result.notes)
     foreign = report.loc[report["unknown"] > 0.05, "benchmark"].tolist()
@@ -459,13 +443,10 @@ def paper(
     tokens: dict[str, dict[int, int]] = {}
     fits: dict[str, list[int]] = {n: [] for n in names}
     for name in names:
-        coded = encoder.tokenizer(lists[name], add_special_tokens=False, truncation=False, verbose=False)[
-            "input_ids"
-        ]
+        coded = encoder.tokenizer(lists[name], add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         tokens[name] = {i: max(len(ids), 1) for i, ids in enumerate(coded)}
     draws = {
-        n: [rng.choice(len(lists[n]), min(len(lists[n]), room), replace=False) for _ in range(resamples)]
-        for n in names
+        n: [rng.choice(len(lists[n]), min(len(lists[n]), room), replace=False) for _ in range(resamples)] for n in names
     }
     sampled: dict[tuple[str, int], list[int]] = {}
     first: dict[str, int] = {}

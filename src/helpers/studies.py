@@ -239,9 +239,7 @@ def load(name: str | Path) -> Study:
     if path.suffix not in (".yml", ".yaml"):
         path = paths.STUDIES / f"{name}.yml"
         if not path.exists():
-            raise StudyError(
-                f"No study '{name}': {paths.label(path)} does not exist; {nearest(str(name), names())}"
-            )
+            raise StudyError(f"No study '{name}': {paths.label(path)} does not exist; {nearest(str(name), names())}")
     if not path.is_file():
         raise StudyError(f"{path} is not a file; give a study name or the path of a .yml file.")
     shown = paths.label(path)
@@ -289,8 +287,6 @@ def _valid_keys(location: tuple) -> list[str]:
         if isinstance(part, int):
             continue
         annotation = model.model_fields[part].annotation
-        inner = [
-            a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Settings)
-        ]
+        inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, Settings)]
         model = inner[0] if inner else annotation
     return list(model.model_fields)

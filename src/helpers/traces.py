@@ -180,13 +180,9 @@ class _Reducer:
         self.states: list[torch.Tensor] = []
         self.heads: list[torch.Tensor] = []
         self.sums: list[list[torch.Tensor]] = []
-        self.handles = [
-            block.register_forward_pre_hook(self._on_state, with_kwargs=True) for block in self.blocks
-        ]
+        self.handles = [block.register_forward_pre_hook(self._on_state, with_kwargs=True) for block in self.blocks]
         if attention:
-            self.handles += [
-                _attention_module(b).register_forward_hook(self._on_attention) for b in self.blocks
-            ]
+            self.handles += [_attention_module(b).register_forward_hook(self._on_attention) for b in self.blocks]
 
     def start(self, mask: torch.Tensor, choices: torch.Tensor) -> None:
         """Begin a batch; `mask` (b, t): positions that count; `choices` (b, t): those of answer choices."""
@@ -206,17 +202,13 @@ class _Reducer:
 
     def _on_attention(self, module, args, output) -> None:
         weights = next(
-            (
-                o
-                for o in (output if isinstance(output, tuple) else ())
-                if isinstance(o, torch.Tensor) and o.dim() == 4
-            ),
+            (o for o in (output if isinstance(output, tuple) else ()) if isinstance(o, torch.Tensor) and o.dim() == 4),
             None,
         )
         if weights is None:
             raise ModelError(
-                f"{type(module).__name__} returned no attention weights (a fused implementation?); "
-                "load the model with attn_implementation='eager', or collect with attention=False."
+                f"{type(module).__name__} returned no attention weights (a fused implementation?); load the model with "
+                "attn_implementation='eager', or collect with attention=False."
             )
         self.heads.append(attention_statistics(weights.float(), self.mask, self.choices))
 
@@ -338,23 +330,17 @@ def collect(
     if not texts:
         raise DataError(f"'{benchmark}' has no questions.")
     if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(
-            f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed."
-        )
+        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed.")
     known = (first_token, tokenizer.bos_token_id, tokenizer.eos_token_id)
     first = next((t for t in known if t is not None), None)
     if first is None:
-        raise ModelError(
-            "the tokenizer has neither a beginning- nor an end-of-sequence token to start texts with."
-        )
+        raise ModelError("the tokenizer has neither a beginning- nor an end-of-sequence token to start texts with.")
     choices = list(questions["choices"]) if "choices" in questions else [[]] * len(texts)
     limit = int(getattr(model.config, "max_position_embeddings", None) or 4096)
     rows, marks, lengths = _prepare(tokenizer, texts, choices, tokens, limit, first)
     window = np.array([len(r) - 1 for r in rows], dtype=np.int32)
     if (window == 0).any():
-        raise DataError(
-            f"'{benchmark}', question {int(np.argmin(window))}: the tokenizer makes no token of its text."
-        )
+        raise DataError(f"'{benchmark}', question {int(np.argmin(window))}: the tokenizer makes no token of its text.")
     trunk = model.base_model
     before = use_attention(model) if attention else None
     reducer = _Reducer(trunk, attention)
@@ -472,14 +458,8 @@ def collect_all(
     for name, group in questions.groupby("benchmark", sort=False):
         name = str(name)
         choices = [list(map(str, c)) for c in group["choices"]] if "choices" in group else None
-        key = provenance.content_key(
-            VERSION, model_name, identity, list(group["text"]), choices, tokens, attention
-        )
-        path = (
-            None
-            if folder is None
-            else Path(folder) / file_name(model_name) / f"{file_name(name)}.safetensors"
-        )
+        key = provenance.content_key(VERSION, model_name, identity, list(group["text"]), choices, tokens, attention)
+        path = None if folder is None else Path(folder) / file_name(model_name) / f"{file_name(name)}.safetensors"
         if path is not None and path.exists():
             try:
                 stored = Traces.load(path)

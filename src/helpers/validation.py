@@ -57,9 +57,7 @@ def null_overlap(
     y, _, _ = inference.as_rows(scores, "scores")
     x = np.asarray(surprisal)
     rng = np.random.default_rng(seed)
-    return np.stack(
-        [np.asarray(compute(x, permute_scores(y, rng, scheme), **options)) for _ in range(permutations)]
-    )
+    return np.stack([np.asarray(compute(x, permute_scores(y, rng, scheme), **options)) for _ in range(permutations)])
 
 
 def permutation_r2(
@@ -90,10 +88,7 @@ def permutation_r2(
     rng = np.random.default_rng(seed)
     real, terms = _aic_paths(x, y, sizes, ratio, exclude)
     null, null_terms = zip(
-        *(
-            _aic_paths(x, permute_scores(y, rng, "independent"), sizes, ratio, exclude)
-            for _ in range(permutations)
-        )
+        *(_aic_paths(x, permute_scores(y, rng, "independent"), sizes, ratio, exclude) for _ in range(permutations))
     )
     null, null_terms = np.stack(null), np.stack(null_terms)
     rows = []
@@ -170,13 +165,9 @@ def cross_validated_r2(
     x = np.asarray(surprisal)
     y, names, _ = inference.as_rows(scores, "scores")
     if x.shape[1] != y.shape[1]:
-        raise DataError(
-            f"scores have {y.shape[1]} models, surprisal has {x.shape[1]}; columns must correspond."
-        )
+        raise DataError(f"scores have {y.shape[1]} models, surprisal has {x.shape[1]}; columns must correspond.")
     if np.isnan(x).any():
-        raise DataError(
-            "cross_validated_r2 needs complete surprisal; leave out units or models with missing values."
-        )
+        raise DataError("cross_validated_r2 needs complete surprisal; leave out units or models with missing values.")
     rng = np.random.default_rng(seed)
     if permute:
         y = permute_scores(y, rng, "independent")
@@ -241,9 +232,7 @@ def ratio_stability(
     matrices = [overlap.in_sample(surprisal, scores, method=method, ratio=r, **options) for r in ratios]
     rows = []
     for a, b, one, other in zip(ratios, ratios[1:], matrices, matrices[1:]):
-        rows.append(
-            (a, b, np.mean(one.attrs["sizes"]), *inference.agreement(one, other, bootstraps=bootstraps))
-        )
+        rows.append((a, b, np.mean(one.attrs["sizes"]), *inference.agreement(one, other, bootstraps=bootstraps)))
     return pd.DataFrame(rows, columns=["ratio", "next_ratio", "units", "value", "low", "high"])
 
 
@@ -332,9 +321,7 @@ def population_curve(
                 if all(overlap._orders(row) for row in y[:, models]):
                     break
             else:
-                raise DataError(
-                    f"with {size} models some benchmark's scores are always constant; use more models."
-                )
+                raise DataError(f"with {size} models some benchmark's scores are always constant; use more models.")
             matrix = compute(x[:, models], y[:, models], **options)
             c = inference.within_between(
                 pd.DataFrame(np.asarray(matrix), names, names),

@@ -71,9 +71,8 @@ def documents(name: str = "main", quiz: bool = False) -> list[text.Document]:
     known = population.manifest(name)
     if text.real_digest() != known["real_text"]["sha256"]:
         raise DataError(
-            "the laboratory's corpus takes real text from the installed numpy, scipy, scikit-learn and "
-            f"statsmodels; it differs from the text that was measured (with {known['versions']}); "
-            "install the lock file."
+            "the laboratory's corpus takes real text from the installed numpy, scipy, scikit-learn and statsmodels; "
+            f"it differs from the text that was measured (with {known['versions']}); install the lock file."
         )
     found = _corpus(quiz)
     return found if population.population(name).ships_weights else found[::2]
@@ -142,13 +141,9 @@ def prepare(study: studies.Study | str) -> None:
         unknown = sorted(set(study.corpus.sources) - {d.source for d in found})
         if unknown:
             sources = sorted({d.source for d in found})
-            raise DataError(
-                f"study '{study.name}': corpus has no source '{unknown[0]}'; known: {', '.join(sources)}."
-            )
+            raise DataError(f"study '{study.name}': corpus has no source '{unknown[0]}'; known: {', '.join(sources)}.")
         if not plan.ships_weights:
-            raise DataError(
-                f"population '{name}' ships numbers for its whole corpus; leave corpus.sources empty."
-            )
+            raise DataError(f"population '{name}' ships numbers for its whole corpus; leave corpus.sources empty.")
         found = [d for d in found if d.source in study.corpus.sources]
     units = text.units_table(found)
     write("units.parquet", units, began)
@@ -165,9 +160,7 @@ def prepare(study: studies.Study | str) -> None:
         scores = pd.read_csv(where / "scores.csv")
         surprisal = pd.read_parquet(where / "surprisal.parquet").astype("float32")
         if len(surprisal) != len(units) or json.dumps(units_digest(units)) != json.dumps(known["units"]):
-            raise DataError(
-                f"{paths.label(where)}: the measured units differ from the corpus that this code makes."
-            )
+            raise DataError(f"{paths.label(where)}: the measured units differ from the corpus that this code makes.")
         write("surprisal.parquet", surprisal.set_axis(units.index), began)
     write("scores.csv", scores, began)
     write("benchmarks.csv", scoring.benchmarks_table(items, scores), began)

@@ -42,9 +42,7 @@ def scores_of(plan: Population, stacks: dict[str, dict], names: list[str] | None
     def load(name: str):
         shape = next(s for s in plan.shapes if s.name == table.loc[name, "shape"])
         number = list(table.index[table["shape"] == shape.name]).index(name)
-        return population.to_llama(
-            {k: w[number].half() for k, w in stacks[shape.name].items()}, shape
-        ), tokenizer
+        return population.to_llama({k: w[number].half() for k, w in stacks[shape.name].items()}, shape), tokenizer
 
     return scoring.score_population(load, names, text.questions(plan.sign), source="measured when trained")
 
@@ -62,9 +60,7 @@ def write_numbers(plan: Population, stacks: dict[str, dict], losses: dict[str, f
     ]
     order = [n for s in plan.shapes for n in table.index[table["shape"] == s.name]]
     frame = pd.DataFrame(np.concatenate(columns, axis=1).astype(np.float16), columns=order)[list(table.index)]
-    provenance.write_atomic(
-        where / "surprisal.parquet", lambda t: frame.to_parquet(t, index=False, compression="zstd")
-    )
+    provenance.write_atomic(where / "surprisal.parquet", lambda t: frame.to_parquet(t, index=False, compression="zstd"))
     units = units_digest(text.units_table(found))
     population.write_manifest(plan, losses, where, units=units)
 
@@ -107,9 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.lab", description=__doc__)
     parser.add_argument("--population", default="main", choices=sorted(POPULATIONS))
     parser.add_argument("--out", type=Path, help="folder to write (default: the shipped one)")
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the shipped scores instead of writing"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with the shipped scores instead of writing")
     parser.add_argument("--models", nargs="+", help="with --check: only these models, such as lab-48x2-0")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     given = parser.parse_args()
@@ -123,9 +117,7 @@ def main() -> None:
     if not (paths.LAB / "tokenizer.json").exists():
         text.train_tokenizer().save(str(paths.LAB / "tokenizer.json"))
     began = time.time()
-    shapes = sorted(
-        (s for s in plan.shapes if s.name in wanted), key=lambda s: -s.parameters()
-    )  # long ones first
+    shapes = sorted((s for s in plan.shapes if s.name in wanted), key=lambda s: -s.parameters())  # long ones first
     done = joblib.Parallel(n_jobs=given.jobs)(joblib.delayed(_train)(plan, s, given.models) for s in shapes)
     stacks = {s.name: w for s, (w, _) in zip(shapes, done)}
     losses = {name: loss for _, each in done for name, loss in each.items()}

@@ -195,9 +195,7 @@ def streams(plan: Population, counter: text.Counter) -> dict[str, np.ndarray]:
         result[kind] = windows((documents[i] for i in order), int(table[kind].max()) + text.CONTEXT)
     for source, found in result.items():
         if len(found) * text.CONTEXT < table[source].max():
-            raise DataError(
-                f"text of '{source}' gives {found.size} tokens, {table[source].max()} are needed."
-            )
+            raise DataError(f"text of '{source}' gives {found.size} tokens, {table[source].max()} are needed.")
     return result
 
 
@@ -227,8 +225,7 @@ def initialise(shape: Shape, seeds: list[int], vocabulary: int = text.VOCABULARY
         rng = text.generator(seed, "weights")
         each.append({n: torch.from_numpy(rng.standard_normal(s, dtype=np.float32)) for n, s in sizes.items()})
     scale = {
-        n: 0.05 if n == "embed" else (s[0] ** -0.5) * (0.5 if n[2:] in ("o", "down") else 1.0)
-        for n, s in sizes.items()
+        n: 0.05 if n == "embed" else (s[0] ** -0.5) * (0.5 if n[2:] in ("o", "down") else 1.0) for n, s in sizes.items()
     }
     weights = {n: torch.stack([e[n] for e in each]) * scale[n] for n in sizes}
     for name in ["norm"] + [f"{layer}.{n}" for layer in range(shape.layers) for n in ("norm1", "norm2")]:
@@ -399,9 +396,7 @@ def to_llama(weights: Mapping[str, torch.Tensor], shape: Shape) -> LlamaForCausa
     for layer in range(shape.layers):
         for short, long in names.items():
             w = weights[f"{layer}.{short}"].float()
-            state[f"model.layers.{layer}.{long}.weight"] = (
-                w.reshape(-1) if "norm" in short else w.T.contiguous()
-            )
+            state[f"model.layers.{layer}.{long}.weight"] = w.reshape(-1) if "norm" in short else w.T.contiguous()
     with torch.random.fork_rng(devices=[]):  # the random initial weights must not move the caller's generator
         model = LlamaForCausalLM(config(shape, embed.shape[0]))
     model.load_state_dict(state, strict=True)
@@ -436,9 +431,7 @@ def manifest(name: str) -> dict:
     """Return the shipped manifest of a population."""
     path = folder(name) / "manifest.json"
     if not path.exists():
-        raise DataError(
-            f"{paths.label(path)} is missing; run `make lab POPULATION={name}` or restore it from git."
-        )
+        raise DataError(f"{paths.label(path)} is missing; run `make lab POPULATION={name}` or restore it from git.")
     return _manifest(path, path.stat().st_mtime_ns)
 
 

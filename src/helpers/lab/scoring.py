@@ -11,9 +11,7 @@ import torch
 
 from helpers.errors import DataError
 
-MINIMUM_SPREAD = (
-    0.06  # a benchmark whose accuracy varies less over the models cannot be explained by anything
-)
+MINIMUM_SPREAD = 0.06  # a benchmark whose accuracy varies less over the models cannot be explained by anything
 
 
 class Items(NamedTuple):
@@ -43,10 +41,7 @@ def encode(tokenizer, questions: pd.DataFrame) -> Items:
         token[word] = ids[0]
     prompts, of_question = np.unique(questions["prompt"].to_numpy(dtype=str), return_inverse=True)
     return Items(
-        [
-            [tokenizer.bos_token_id, *i]
-            for i in tokenizer(prompts.tolist(), add_special_tokens=False)["input_ids"]
-        ],
+        [[tokenizer.bos_token_id, *i] for i in tokenizer(prompts.tolist(), add_special_tokens=False)["input_ids"]],
         of_question,
         np.array([[token[str(o)] for o in c] for c in choices]),
         np.array([list(c).index(a) for c, a in zip(choices, questions["answer"])]),
@@ -128,9 +123,7 @@ def score_population(load: Callable, names: Iterable[str], questions: pd.DataFra
     for name in names:
         model, tokenizer = load(name)
         if id(tokenizer) not in encoded:
-            encoded = {
-                id(tokenizer): (encode(tokenizer, questions), tokenizer)
-            }  # kept alive: its id stays its own
+            encoded = {id(tokenizer): (encode(tokenizer, questions), tokenizer)}  # kept alive: its id stays its own
         part = score(model, tokenizer, questions, encoded[id(tokenizer)][0])
         part.insert(1, "model", name)
         parts.append(part)

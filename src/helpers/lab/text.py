@@ -82,14 +82,10 @@ def world() -> dict[str, dict[str, Table]]:
             words = entry["facts"].split()
             table = Table(domain, skill, tuple(entry["templates"]), tuple(words[::2]), tuple(words[1::2]))
             if len(table.keys) != len(table.answers) or len(set(table.keys)) != len(table.keys):
-                raise DataError(
-                    f"data/lab/facts.yml: {domain}.{skill}: keys must be unique, each with one answer."
-                )
+                raise DataError(f"data/lab/facts.yml: {domain}.{skill}: keys must be unique, each with one answer.")
             for practice in (True, False):
                 if len({table.answers[i] for i in table.facts(practice)}) < CHOICES:
-                    raise DataError(
-                        f"data/lab/facts.yml: {domain}.{skill}: fewer than {CHOICES} answers in a split."
-                    )
+                    raise DataError(f"data/lab/facts.yml: {domain}.{skill}: fewer than {CHOICES} answers in a split.")
             result[domain][skill] = table
     return result
 
@@ -139,9 +135,7 @@ def wild(domain: str, rng: np.random.Generator, count: int, sentences: int = 8) 
         yield document
 
 
-def quiz_item(
-    table: Table, fact: int, template: int, rng: np.random.Generator, practice: bool
-) -> tuple[str, list]:
+def quiz_item(table: Table, fact: int, template: int, rng: np.random.Generator, practice: bool) -> tuple[str, list]:
     """Return a multiple-choice prompt (options first) and its options, all of one split."""
     others = sorted({table.answers[i] for i in table.facts(practice)} - {table.answers[fact]})
     options = [table.answers[fact], *rng.choice(others, CHOICES - 1, replace=False).tolist()]
@@ -249,9 +243,7 @@ class Counter:
         return result
 
 
-def cut(
-    kind: str, passages: Iterable[list[str]], counter: Counter, room: int = CONTEXT - 1
-) -> Iterator[Document]:
+def cut(kind: str, passages: Iterable[list[str]], counter: Counter, room: int = CONTEXT - 1) -> Iterator[Document]:
     """Cut passages into documents of at most `room` tokens; scraps under a third of that are left out."""
     for passage in passages:
         pieces: list[str] = []
@@ -286,9 +278,7 @@ def corpus(counter: Counter, units: int = 5000, quiz: bool = False, seed: int = 
     """
     result = []
     for domain in world():
-        result += _take(
-            (fit(d, counter) for d in wild(domain, generator(seed, "heldout", domain), units)), units
-        )
+        result += _take((fit(d, counter) for d in wild(domain, generator(seed, "heldout", domain), units)), units)
     for kind in NEUTRAL:
         documents = list(cut(kind, real(kind, heldout=True), counter))
         order = generator(seed, "heldout", kind).permutation(len(documents))
@@ -305,9 +295,7 @@ def _take(documents: Iterable[Document], units: int) -> list[Document]:
             return result
         result.append(document)
         used += len(document.pieces)
-    raise DataError(
-        f"held-out text has only {used} units, {units} are needed; install the project's lock file."
-    )
+    raise DataError(f"held-out text has only {used} units, {units} are needed; install the project's lock file.")
 
 
 def units_table(documents: Iterable[Document]) -> pd.DataFrame:
@@ -322,9 +310,7 @@ def units_table(documents: Iterable[Document]) -> pd.DataFrame:
             end = position + len(piece)
             domain = "" if document.source in (*NEUTRAL, "quiz") else document.source
             doc_id = f"{document.source}-{number:05d}"
-            rows.append(
-                (doc_id, document.source, position, end, len(piece.encode()), piece, domain, skill, answer)
-            )
+            rows.append((doc_id, document.source, position, end, len(piece.encode()), piece, domain, skill, answer))
             position = end + 1
     columns = ["doc_id", "source", "start", "end", "bytes", "text", "domain", "skill", "is_answer"]
     frame = pd.DataFrame(rows, columns=columns)
@@ -410,9 +396,7 @@ def train_tokenizer() -> Tokenizer:
     vocabulary += [word for word, _ in learned if word not in known][: VOCABULARY - len(vocabulary)]
 
     tokenizer = Tokenizer(
-        models.WordPiece(
-            {w: i for i, w in enumerate(vocabulary)}, unk_token=SPECIAL[0], max_input_chars_per_word=200
-        )
+        models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token=SPECIAL[0], max_input_chars_per_word=200)
     )
     _split(tokenizer)
     tokenizer.add_special_tokens(list(SPECIAL))
