@@ -2,7 +2,11 @@
 
 Every artifact ``name`` has a sidecar ``name.provenance.json`` with its own sha256, the sha256 of every
 input, the parameters, a hash of the code that made it, package versions and the duration. :func:`read_table`
-refuses an artifact that is damaged or whose inputs changed since.
+refuses an artifact that is damaged or whose inputs changed since. Inputs that are artifacts themselves are named
+relative to the artifact (``./units.parquet``), so that a folder of results can be moved as a whole.
+
+While a notebook runs, :func:`note` keeps a journal of the artifacts that it wrote and the files that it read; the
+runner asks for it with the environment variable ``COMPANION_JOURNAL``.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +34,31 @@ VERSIONED = ("numpy", "pandas", "scikit-learn", "scipy", "statsmodels", "torch",
 
 def sha256_file(path: Path | str) -> str:
     """Return the sha256 of a file's bytes as 64 hex digits."""
+    path = Path(path).resolve()
+    known = path.stat()
+    if time.time() - known.st_mtime < 5:  # clocks of file systems are coarse: it may change again within a tick
+        return _sha256(path)
+    return _remembered(path, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
+
+
+def _sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _remembered(path: Path, *_state: int) -> str:
+    """Return a file's sha256, read once a process as long as the file stays as it is: inputs serve many artifacts."""
+    return _sha256(path)
+
+
+def note(kind: str, path: Path | str) -> None:
+    """Append to the journal, if one is kept, that the file `path` was "read" or "wrote", with its sha256."""
+    journal = os.environ.get("COMPANION_JOURNAL")
+    if journal and os.path.isdir(os.path.dirname(journal)):
+        line = json.dumps({"kind": kind, "path": str(Path(path).resolve()), "sha256": sha256_file(path)}) + "\n"
+        with open(journal, "a", encoding="utf-8") as stream:  # one short write: lines of two processes do not mix
+            stream.write(line)
 
 
 def content_key(*parts: Any) -> str:
@@ -89,9 +117,9 @@ def record(
     """Write the sidecar of the existing file `path` and return the sidecar's path."""
     path = Path(path)
     content = {
-        "artifact": paths.label(path),
+        "artifact": path.name,
         "sha256": sha256_file(path),
-        "inputs": {paths.label(p): sha256_file(p) for p in inputs},
+        "inputs": {_input_name(p, path): sha256_file(p) for p in inputs},
         "parameters": dict(parameters or {}),
         "code": {paths.label(p): sha256_file(p) for p in code},
         "versions": versions(),
@@ -99,7 +127,22 @@ def record(
         "seconds": None if seconds is None else round(seconds, 3),
     }
     text = json.dumps(content, indent=1, sort_keys=True, default=str)
-    return write_atomic(sidecar(path), lambda t: t.write_text(text + "\n", encoding="utf-8"))
+    written = write_atomic(sidecar(path), lambda t: t.write_text(text + "\n", encoding="utf-8"))
+    note("wrote", path)
+    return written
+
+
+def _input_name(source: Path | str, artifact: Path) -> str:
+    """Return how an artifact's sidecar names an input: relative to the artifact where both are results."""
+    folder, source, own = paths.results(""), Path(source).resolve(), artifact.resolve().parent
+    if not (source.is_relative_to(folder) and own.is_relative_to(folder)):
+        return paths.label(source)
+    name = Path(os.path.relpath(source, own)).as_posix()
+    return name if name.startswith("../") else f"./{name}"
+
+
+def _input_path(name: str, artifact: Path) -> Path:
+    return artifact.resolve().parent / name if name.startswith(("./", "../")) else paths.locate(name)
 
 
 def write_table(
@@ -134,27 +177,41 @@ def stale_reason(path: Path | str, parameters: Mapping[str, Any] | None = None) 
     `parameters`, when given, must equal the recorded ones.
     """
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         return f"{paths.label(path)} does not exist"
-    if not sidecar(path).exists():
+    if not sidecar(path).is_file():
         return f"{paths.label(path)} has no provenance file (an interrupted run leaves such a file)"
-    try:
-        known = json.loads(sidecar(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        return f"{paths.label(sidecar(path))} is not valid JSON ({error})"
+    known = _read_sidecar(path)
+    if isinstance(known, str):
+        return known
     if sha256_file(path) != known["sha256"]:
         return f"{paths.label(path)} differs from the sha256 in its provenance file (damaged or edited)"
     for name, digest in known["inputs"].items():
-        source = paths.locate(name)
-        if not source.exists():
-            return f"{paths.label(path)} was made from {name}, which is gone"
+        source = _input_path(name, path)
+        shown = paths.label(source)
+        if not source.is_file():
+            return f"{paths.label(path)} was made from {shown}, which is gone"
         if sha256_file(source) != digest:
-            return f"{paths.label(path)} was made from an earlier version of {name}"
+            return f"{paths.label(path)} was made from an earlier version of {shown}"
     if parameters is not None:
         wanted = json.loads(json.dumps(dict(parameters), default=str))
         if wanted != known["parameters"]:
             return f"{paths.label(path)} was made with other parameters"
     return None
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | str:
+    """Return what an artifact's sidecar holds, or why it cannot be used."""
+    shown = paths.label(sidecar(path))
+    try:
+        known = json.loads(sidecar(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8
+        return f"{shown} is not valid JSON ({error})"
+    shape = {"sha256": str, "inputs": dict, "parameters": dict}
+    wrong = [k for k, kind in shape.items() if not isinstance(known, dict) or not isinstance(known.get(k), kind)]
+    if wrong:
+        return f"{shown} is not a provenance file: it has no '{wrong[0]}' (damaged or edited)"
+    return known
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
@@ -168,4 +225,5 @@ def read_table(path: Path | str) -> pd.DataFrame:
         raise StaleArtifactError(
             f"{reason}. Run the notebook that makes it again: `make study STUDY={path.parent.name}`."
         )
+    note("read", path)
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

@@ -12,51 +12,53 @@ from __future__ import annotations
 import argparse
 import ast
 import concurrent.futures
+import contextlib
 import dataclasses
 import datetime
+import fcntl
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
-import papermill
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from helpers import datasets, paths, provenance, studies
-from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
+from helpers import datasets, errors, kernel, paths, provenance, studies
+from helpers.errors import ModelError, StudyError, UnavailableError, nearest
+from helpers.execution import Executed, RunError, execute, read_notebook
+from helpers.execution import clean as clean  # part of this module's surface
 
-OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
-PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the default of 4 is short on a busy machine
-LONG_CELL, WIDE_CELL = 4, 100  # lines and letters of code that a page shows; more is folded, one click away
-UNFOLDED = {"parameters", "hide-cell", "remove-cell"}  # cells to be seen, or hidden already
-
-
-class RunError(CompanionError):
-    """A notebook failed; the message names study, notebook, cell and error."""
+WORKING = ("surprisal/", "traces/", "own-models/", "adapt/")  # files that stages keep for themselves, by their own keys
+# What makes an executed copy out of a notebook; a change of it changes every page.
+EXECUTION = (paths.SOURCE / "execution.py", paths.SOURCE / "kernel.py")
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One notebook of one study. `inputs` and `outputs` are artifacts relative to the study's folder."""
+    """One notebook of one study. Artifacts are named relative to the study's folder.
+
+    `inputs` are read, `outputs` are written in every study, `optional` in some; `after` are artifacts of other studies
+    (``study/name``) that are read if they are there, so a run that makes them makes them first.
+    """
 
     study: studies.Study
     notebook: str
     parameters: dict[str, Any]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def source(self) -> Path:
@@ -72,27 +74,6 @@ class Task:
 
     def __str__(self) -> str:
         return f"{self.study.name}/{self.notebook}"
-
-
-def read_notebook(path: Path) -> nbformat.NotebookNode:
-    """Read a MyST notebook and check what every notebook of the project must have.
-
-    Raises StudyError when the front matter lacks ``language: python`` or there is not exactly one cell tagged
-    ``parameters``.
-    """
-    notebook = jupytext.read(path)
-    shown = paths.label(path)
-    if notebook.metadata.get("kernelspec", {}).get("language") != "python":
-        raise StudyError(f"{shown}: the front matter's kernelspec needs 'language: python' (papermill asks for it).")
-    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    if len(tagged) != 1:
-        raise StudyError(f"{shown}: expected one cell tagged 'parameters', found {len(tagged)}.")
-    seen: dict[str, int] = {}
-    for cell in notebook.cells:  # jupytext draws cell ids at random; ids that follow the content keep diffs small
-        digest = provenance.content_key(cell.cell_type, cell.source)[:12]
-        seen[digest] = seen.get(digest, 0) + 1
-        cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
-    return notebook
 
 
 def known_parameters(notebook: nbformat.NotebookNode) -> set[str]:
@@ -121,8 +102,22 @@ def task(study: studies.Study, notebook: str, parameters: dict[str, Any] | None 
             raise StudyError(
                 f"{paths.label(path)} has no parameter '{name}' (asked for by study '{study.name}'); {nearest(name, known)}"
             )
-    declared = content.metadata.get("companion", {})
-    return Task(study, notebook, chosen, tuple(declared.get("inputs", ())), tuple(declared.get("outputs", ())))
+    return Task(study, notebook, chosen, **declared(content, paths.label(path)))
+
+
+def declared(notebook: nbformat.NotebookNode, shown: str) -> dict[str, tuple[str, ...]]:
+    """Return what a notebook's front matter says of artifacts: inputs, outputs, optional, after.
+
+    Raises StudyError where it is no list of names.
+    """
+    said = notebook.metadata.get("companion") or {}
+    found = {}
+    for key in ("inputs", "outputs", "optional", "after"):
+        names = said.get(key) or []
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise StudyError(f"{shown}: 'companion: {key}' is {names!r}; expected a list of names of artifacts.")
+        found[key] = tuple(names)
+    return found
 
 
 def _module_file(name: str) -> Path | None:
@@ -173,39 +168,64 @@ def imported_helpers(notebook: Path) -> list[Path]:
 
 
 def data_files(study: studies.Study) -> dict[str, str]:
-    """Return label -> sha256 of the data that a study stands on: its published files and the laboratory's."""
+    """Return label -> sha256 of the data that a study names: published files, the laboratory's, the reader's own.
+
+    Other files of the project that a notebook reads are found by watching its run (:mod:`helpers.kernel`).
+    """
     known = datasets.manifest() if study.datasets else None
     digests = {
         f"{known.folder(name)}/{path}": digest
         for name in study.datasets
         for path, digest in known.dataset(name).files.items()
     }
-    if study.models.kind == "lab":
+    entries = (*study.models.entries, *study.traces.models)
+    if study.models.kind == "lab" or any(e.source == "lab" for e in entries):
         digests |= {paths.label(p): provenance.sha256_file(p) for p in sorted(paths.LAB.rglob("*")) if p.is_file()}
     digests |= {
         paths.label(p): provenance.sha256_file(p)
         for p in sorted((paths.DATA / "traces" / study.name).rglob("*.parquet"))
     }  # committed traces of real models
-    examples = [paths.label(p) for p in sorted((paths.DATA / "examples").glob("*")) if p.is_file()]
-    for name in (study.benchmarks.scores, study.benchmarks.questions, *examples):
-        if name and Path(paths.ROOT / name).is_file():
-            digests[name] = provenance.sha256_file(paths.ROOT / name)
     return digests | _own_files(study)
 
 
 def _own_files(study: studies.Study) -> dict[str, str]:
-    """Return label -> sha256 of what a reader's study names: results folders, text files, checkpoints."""
-    found: list[Path] = []
-    if study.benchmarks.scores:
-        found += (paths.ROOT / study.benchmarks.scores).rglob("*.json")
+    """Return label -> sha256 of what a reader's study names: results folders, text files, checkpoints.
+
+    Each label begins with the key of the study file and ends with the path below what the key names: two folders of one
+    name stay apart, and no folder of the machine is told.
+    """
+    found: dict[str, str] = {}
+    for key in ("scores", "questions"):
+        if name := getattr(study.benchmarks, key):
+            place = paths.ROOT / name
+            files = place.rglob("*") if place.is_dir() else [place]
+            found |= {f"{key} {p.relative_to(place.parent).as_posix()}": _digest(p) for p in files if p.is_file()}
     if study.corpus.kind == "files":
-        for pattern in study.corpus.sources:
-            place = paths.ROOT / pattern
-            found += place.parent.glob(place.name) if Path(pattern).is_absolute() else paths.ROOT.glob(pattern)
-    for entry in study.models.entries:
+        for number, pattern in enumerate(study.corpus.sources, 1):
+            place = Path(pattern)
+            fixed = Path(*itertools.takewhile(lambda part: not set("*?[") & set(part), place.parts))
+            base = paths.ROOT / fixed
+            rest = place.parts[len(fixed.parts) :]
+            files = base.glob(str(Path(*rest))) if rest else base.rglob("*") if base.is_dir() else [base]
+            found |= {
+                f"source {number}: {p.relative_to(base.parent).as_posix()}": _digest(p) for p in files if p.is_file()
+            }
+    for entry in (*study.models.entries, *study.traces.models):
         if entry.source == "folder":
-            found += (paths.ROOT / entry.id).glob("*.safetensors")
-    return {f"{p.parent.name}/{p.name}": provenance.sha256_file(p) for p in sorted(found) if p.is_file()}
+            from helpers import models  # torch is slow to import: only where models lie in folders
+
+            try:
+                found[f"model {entry.name}"] = models.fingerprint(entry)
+            except ModelError as error:  # the notebook that loads it says so, too
+                found[f"model {entry.name}"] = str(error)
+    return dict(sorted(found.items()))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return provenance.sha256_file(path)
+    except OSError as error:  # the notebook that reads it is told
+        return str(error.strerror)
 
 
 def key_parts(item: Task) -> dict[str, Any]:
@@ -215,6 +235,7 @@ def key_parts(item: Task) -> dict[str, Any]:
         "parameters": item.parameters,
         "study": item.study.model_dump(mode="json", exclude={"notebooks"}),
         "helpers": {paths.label(p): provenance.sha256_file(p) for p in imported_helpers(item.source)},
+        "execution": {p.name: provenance.sha256_file(p) for p in EXECUTION},
         "lock": provenance.sha256_file(paths.LOCK),
         "data": data_files(item.study),
         "inputs": _digests(item.study, item.inputs),
@@ -227,18 +248,46 @@ def _digests(study: studies.Study, names: Iterable[str]) -> dict[str, str | None
     return {name: provenance.sha256_file(p) if p.is_file() else None for name, p in files.items()}
 
 
-def why_run(item: Task) -> str | None:
-    """Return why a task must run, or None when its executed copy and outputs are current."""
-    if not item.executed.exists() or not item.run_file.exists():
-        return "never ran"
+def _sidecars(study: studies.Study, names: Iterable[str]) -> dict[str, str | None]:
+    """Return artifact -> sha256 of its sidecar: without it no reader takes the artifact."""
+    digests = _digests(study, [provenance.sidecar(name).as_posix() for name in names])
+    return dict(zip(names, digests.values(), strict=True))
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record of a run (``<notebook>.run.json``), or None where the file is no such record."""
     try:
-        known = json.loads(item.run_file.read_text(encoding="utf-8"))
-        before, outputs = known["parts"], known["outputs"]
-        copy = known["executed"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
-        return "its record is damaged"
-    if known.get("frozen"):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    shape = {
+        "parts": dict,
+        "outputs": dict,
+        "sidecars": dict,
+        "read": dict,
+        "executed": str,
+        "frozen": bool,
+        "seconds": (int, float),
+    }
+    shape |= {"study": str, "notebook": str, "date": str, "versions": dict}
+    sound = isinstance(known, dict) and all(isinstance(known.get(k), kind) for k, kind in shape.items())
+    return known if sound else None
+
+
+def why_run(item: Task) -> str | None:
+    """Return why a task must run, or None when its executed copy and outputs are current.
+
+    Asks what a reader of an output asks, too (:func:`helpers.provenance.stale_reason`): nothing is current here that a
+    reader would refuse.
+    """
+    if not item.executed.is_file() or not item.run_file.is_file():
+        return "never ran"
+    known = read_record(item.run_file)
+    if known is None:
+        return "never ran: its record is damaged"
+    if known["frozen"]:
         return "only a frozen copy is shown"
+    before = known["parts"]
     now = json.loads(json.dumps(key_parts(item), default=str))
     for part, value in now.items():
         if value != before.get(part):
@@ -246,149 +295,137 @@ def why_run(item: Task) -> str | None:
                 changed = [k for k in {*value, *before[part]} if value.get(k) != before[part].get(k)]
                 return f"{part} changed ({', '.join(sorted(changed)[:3])})"
             return f"{part} changed"
-    if provenance.sha256_file(item.executed) != copy:
+    for name, digest in known["read"].items():
+        place = paths.locate(name)
+        if not place.is_file() or provenance.sha256_file(place) != digest:
+            return f"a file that it read changed ({name})"
+    if provenance.sha256_file(item.executed) != known["executed"]:
         return "its executed copy is damaged"
-    for name, digest in _digests(item.study, item.outputs).items():
-        if digest != outputs.get(name):
+    names = [*known["outputs"], *(n for n in item.outputs if n not in known["outputs"])]
+    for name, digest in _digests(item.study, names).items():
+        if digest != known["outputs"].get(name):
             return f"its output {name} is missing or changed"
-    return None
+    for name, digest in _sidecars(item.study, names).items():
+        if digest != known["sidecars"].get(name):
+            return f"the provenance file of its output {name} is missing or changed"
+    return next(filter(None, (_refused(item, name) for name in names)), None)
 
 
-def execute(source: Path, parameters: dict[str, Any], destination: Path, *, heading: str | None = None) -> float:
-    """Run one MyST notebook with papermill in this process and write the cleaned copy; return seconds.
+def _refused(item: Task, name: str) -> str | None:
+    """Return why a reader would refuse an artifact, None where it would not or where the study lacks it."""
+    path = item.study.results / name
+    if not path.is_file() or not provenance.sidecar(path).is_file():
+        return None
+    return provenance.stale_reason(path)
 
-    Raises RunError with the failing cell. The failing copy is kept under ``data/results/failed`` for inspection.
+
+def finish(item: Task, parts: dict[str, Any], done: Executed) -> list[str]:
+    """Record a successful run beside its executed copy; return the artifacts it wrote that its front matter omits.
+
+    They are recorded and watched all the same. Raises RunError when a declared output is not there.
     """
-    notebook = read_notebook(source)
-    with tempfile.TemporaryDirectory() as folder:
-        raw, done = Path(folder) / f"{source.stem}.ipynb", Path(folder) / "executed.ipynb"
-        nbformat.write(notebook, raw)
-        begun = time.perf_counter()
-        try:
-            papermill.execute_notebook(
-                str(raw),
-                str(done),
-                parameters=parameters,
-                cwd=str(paths.NOTEBOOKS),
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                start_timeout=PATIENCE,
-                iopub_timeout=PATIENCE,
-            )
-        except (DeadKernelError, CellTimeoutError) as error:
-            raise RunError(
-                f"{source.name}: cell {_reached(done)} gave no answer: {str(error).splitlines()[0]}. Most often the "
-                "system ended the kernel for want of memory: free some, or run fewer notebooks at once (--jobs 1)."
-            ) from None
-        except PapermillExecutionError as error:
-            kept = paths.results("failed") / source.name.replace(".md", ".ipynb")
-            provenance.write_atomic(kept, lambda t: t.write_bytes(done.read_bytes()))
-            raise RunError(
-                f"{source.name}: cell {error.cell_index} (execution {error.exec_count}) failed:\n"
-                f"  {error.ename}: {error.evalue}\nin\n{_indent(error.source)}\n"
-                f"The copy up to that cell is {paths.label(kept)}."
-            ) from None
-        seconds = time.perf_counter() - begun
-        executed = nbformat.read(done, as_version=4)
-    clean(executed, source, destination, heading)
-    provenance.write_atomic(destination, lambda t: nbformat.write(executed, t))
-    return seconds
-
-
-def _reached(copy: Path) -> str:
-    """Return the number and first line of the last cell that a copy, whose kernel is gone, came to."""
-    cells = nbformat.read(copy, as_version=4).cells if copy.exists() else []
-    come = [i for i, c in enumerate(cells) if c.metadata.get("papermill", {}).get("status") != "pending"]
-    return f"{come[-1]} ({cells[come[-1]].source.strip().splitlines()[0]})" if come else "(unknown)"
-
-
-def _indent(text: str) -> str:
-    return "\n".join("    " + line for line in text.strip().splitlines()[:12])
-
-
-def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, heading: str | None) -> None:
-    """Strip machine paths, stderr and timings from an executed notebook, fold long code, in place; extend its title."""
-    notebook.metadata["papermill"] = {
-        "input_path": paths.label(source),
-        "output_path": paths.label(destination),
-        "parameters": notebook.metadata.get("papermill", {}).get("parameters", {}),
-    }
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "markdown" and heading and cell.source.startswith("# "):
-            first, _, rest = cell.source.partition("\n")
-            cell.source = f"{first}: {heading}\n{rest}"
-            heading = None
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
-            for output in cell.outputs:  # the page shows the HTML form; plotly's own doubles the weight
-                if "text/html" in output.get("data", {}):
-                    output.data.pop("application/vnd.plotly.v1+json", None)
-            tags = cell.metadata.get("tags", [])
-            if "injected-parameters" in tags:
-                cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
-            elif not {*tags} & UNFOLDED and (
-                cell.source.count("\n") >= LONG_CELL or max(map(len, cell.source.split("\n"))) > WIDE_CELL
-            ):
-                cell.metadata["tags"] = list(dict.fromkeys([*tags, "hide-input"]))
-    text = nbformat.writes(notebook)
-    for folder in sorted(
-        {str(paths.ROOT), str(paths.upstream()), str(paths.results("")), str(Path.home()), sys.prefix},
-        key=len,
-        reverse=True,
-    ):
-        if len(folder) > 3:
-            text = text.replace(json.dumps(folder)[1:-1] + "/", "").replace(json.dumps(folder)[1:-1], ".")
-    cleaned = nbformat.reads(text, as_version=4)
-    notebook.cells, notebook.metadata = cleaned.cells, cleaned.metadata
-
-
-def finish(item: Task, parts: dict[str, Any], seconds: float) -> None:
-    """Record a successful run beside its executed copy."""
-    lacking = OPTIONAL + (("benchmarks.csv", "scores.csv") if item.study.benchmarks.kind == "none" else ())
-    written = _digests(item.study, item.outputs)
-    missing = [name for name, digest in written.items() if digest is None and not name.startswith(lacking)]
+    results = item.study.results.resolve()
+    wrote = [Path(p).relative_to(results).as_posix() for p in done.wrote if Path(p).is_relative_to(results)]
+    wrote = [name for name in wrote if (results / name).is_file() and not name.startswith(WORKING)]
+    missing = [name for name in item.outputs if not (results / name).is_file()]
     if missing:
         raise RunError(f"{item}: the notebook ended without writing {', '.join(missing)}, which it declares.")
+    outputs = dict.fromkeys([*item.outputs, *wrote])
+    for name in outputs:
+        if reason := _refused(item, name):
+            raise RunError(f"{item}: what it wrote cannot be read: {reason}.")
+    own = {str(results / name) for name in outputs} | {str(results / name) for name in item.inputs}
+    read = {_read_name(p): digest for p, digest in done.read.items() if p not in own}
     content = {
         "study": item.study.name,
         "notebook": item.notebook,
         "parts": parts,
         "executed": provenance.sha256_file(item.executed),
-        "outputs": _digests(item.study, item.outputs),
-        "seconds": round(seconds, 1),
+        "outputs": _digests(item.study, outputs),
+        "sidecars": _sidecars(item.study, outputs),
+        "read": {n: d for n, d in read.items() if paths.locate(n).is_file()},
+        "seconds": round(done.seconds, 1),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": provenance.versions(),
         "frozen": False,
     }
     text = json.dumps(content, indent=1, sort_keys=True, default=str) + "\n"
     provenance.write_atomic(item.run_file, lambda t: t.write_text(text, encoding="utf-8"))
+    return sorted(set(outputs) - {*item.outputs, *item.optional})
+
+
+def _read_name(path: str) -> str:
+    """Return a file's label; an artifact's stays the same when the folder of results is moved."""
+    results = paths.results("")
+    return (
+        f"results:{Path(path).relative_to(results).as_posix()}"
+        if Path(path).is_relative_to(results)
+        else paths.label(path)
+    )
+
+
+@contextlib.contextmanager
+def lock(names: Iterable[str]) -> Iterator[list[int]]:
+    """Hold studies for this process and its children: nobody else runs their notebooks meanwhile.
+
+    Yields the open files that hold the locks. The system frees them when the last process that has them open ends, in
+    whatever way. Waits for another holder, and says so.
+    """
+    with contextlib.ExitStack() as held:
+        files = []
+        for name in sorted(set(names)):  # always in one order: two runs never wait for each other
+            path = paths.results(f".{name}.lock")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(path, "a+", encoding="utf-8"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                print(f"Study '{name}' is being run by {holder}; waiting until that ends.", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} since {datetime.datetime.now():%H:%M:%S}")
+            file.flush()
+            files.append(file.fileno())
+        yield files
 
 
 def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None) -> int:
     """Run all notebooks of the named studies that need it, up to `jobs` at once; return how many ran.
 
     A study whose data or extra is not here shows its frozen copies under a visible note. The first failing
-    notebook ends the run: notebooks under way are stopped, and the error is raised as RunError.
+    notebook ends the run: notebooks under way are stopped, and the error is raised as RunError. While another process
+    runs one of the studies, this one waits (:func:`lock`).
     """
+    found = [studies.load(name) for name in dict.fromkeys(names)]
+    with lock(study.name for study in found) as held:
+        return _run(found, held, jobs=jobs, force=force, only=only)
+
+
+def _run(
+    found: Sequence[studies.Study], held: Sequence[int], *, jobs: int | None, force: bool, only: str | None
+) -> int:
     waiting: list[Task] = []
-    for name in names:
-        study = studies.load(name)
+    for study in found:
         chosen = [n for n in study.notebooks if only in (None, n)]
         if only and not chosen:
-            raise StudyError(f"study '{name}' has no notebook '{only}'; {nearest(only, study.notebooks)}")
+            raise StudyError(f"study '{study.name}' has no notebook '{only}'; {nearest(only, study.notebooks)}")
         reason = unavailable(study)
         if reason:
             thaw(study, chosen, reason)
         else:
             waiting += [task(study, n) for n in chosen]
+    for source in dict.fromkeys(t.source for t in waiting):
+        if edited(source):
+            print(f"note: {_how_to_keep(source)}", file=sys.stderr)
     jobs = jobs or max(1, min(len(waiting), os.cpu_count() or 1))
     ran, running = 0, {}
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     }
+    environment |= {"COMPANION_LOCKS": ",".join(map(str, held)), "COMPANION_PARENT": str(os.getpid())}
     progress = tqdm(total=len(waiting), unit="notebook", desc="notebooks", disable=None)
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
@@ -402,7 +439,7 @@ def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, o
                     progress.update()
                 else:
                     progress.write(f"{item}: running, {reason}")
-                    running[pool.submit(_child, item, environment)] = item
+                    running[pool.submit(_child, item, environment, held)] = item
                 continue
             if not running:
                 blocked = ", ".join(map(str, waiting))
@@ -410,7 +447,10 @@ def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, o
             finished, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
             for future in finished:
                 item = running.pop(future)
-                progress.write(f"{item}: done in {future.result():.0f} s")
+                seconds, omitted = future.result()
+                progress.write(f"{item}: done in {seconds:.0f} s")
+                if omitted:
+                    progress.write(f"{item}: wrote {', '.join(omitted)}, which its front matter does not declare.")
                 progress.update()
                 ran += 1
     finally:
@@ -422,8 +462,15 @@ def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, o
 
 def _ready(waiting: Sequence[Task], running: Iterable[Task]) -> list[Task]:
     """Return the waiting tasks of whose inputs none is still to be written, those that most others wait for first."""
-    coming = {(t.study.name, o): t for t in [*waiting, *running] for o in t.outputs}
-    before = {id(t): [c for i in t.inputs if (c := coming.get((t.study.name, i), t)) is not t] for t in waiting}
+    coming: dict[tuple[str, str], list[Task]] = {}
+    for t in [*waiting, *running]:
+        for name in (*t.outputs, *t.optional):
+            coming.setdefault((t.study.name, name), []).append(t)
+    before: dict[int, list[Task]] = {}
+    for t in waiting:
+        wanted = [(t.study.name, name) for name in t.inputs]
+        wanted += [tuple(name.split("/", 1)) for name in t.after if not name.startswith(f"{t.study.name}/")]
+        before[id(t)] = [c for key in wanted for c in coming.get(key, ()) if c is not t]
     chain = dict.fromkeys(before, 1)  # notebooks in the longest chain that begins with a task
     for _ in waiting:  # as many rounds as a chain can be long; a circle, which `run` refuses, ends here too
         longer = dict(chain)
@@ -440,8 +487,8 @@ def _ready(waiting: Sequence[Task], running: Iterable[Task]) -> list[Task]:
 _children: set[subprocess.Popen] = set()
 
 
-def _child(item: Task, environment: dict[str, str]) -> float:
-    """Run one task in a process of its own; return seconds. Its kernel dies with it."""
+def _child(item: Task, environment: dict[str, str], held: Sequence[int]) -> tuple[float, list[str]]:
+    """Run one task in a process of its own; return seconds and undeclared artifacts. Its kernel dies with it."""
     parts = json.loads(json.dumps(key_parts(item), default=str))
     item.run_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "helpers.runner", "_execute", item.study.name, item.notebook]
@@ -451,23 +498,24 @@ def _child(item: Task, environment: dict[str, str]) -> float:
         env=environment,
         cwd=paths.ROOT,
         start_new_session=True,
+        pass_fds=held,  # an orphan keeps its study locked until it ends
         stdin=subprocess.PIPE,
         text=True,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     _children.add(child)
     begun = time.perf_counter()
     try:
-        _, errors = child.communicate(json.dumps(item.parameters))
+        said, wrong = child.communicate(json.dumps(item.parameters))
     finally:
         _children.discard(child)
     if child.returncode:
-        message = errors.split("ERROR: ", 1)[-1].strip() if errors else f"exit status {child.returncode}"
-        raise RunError(f"{item}: {message}")
+        ended = f"its process ended with exit status {child.returncode}"
+        raise RunError(f"{item}: {wrong.split('ERROR: ', 1)[-1].strip() or ended}")
+    told = json.loads(said.splitlines()[-1])
     seconds = time.perf_counter() - begun
-    finish(item, parts, seconds)
-    return seconds
+    return seconds, finish(item, parts, Executed(seconds, tuple(told["wrote"]), told["read"]))
 
 
 def _stop_children() -> None:
@@ -503,7 +551,11 @@ def thaw(study: studies.Study, notebooks: Iterable[str], reason: str) -> None:
         item, source = task(study, name), frozen(study, name)
         if not source.exists():
             raise UnavailableError(f"{item}: {reason}, and there is no frozen copy {paths.label(source)}.")
-        record = json.loads(source.with_suffix(".run.json").read_text(encoding="utf-8"))
+        record = read_record(source.with_suffix(".run.json"))
+        if record is None:
+            raise UnavailableError(
+                f"{item}: {paths.label(source.with_suffix('.run.json'))} is damaged; restore it from git."
+            )
         current = json.loads(json.dumps(key_parts(item), default=str))
         changed = [
             p for p in ("notebook", "parameters", "study", "helpers", "lock") if record["parts"].get(p) != current[p]
@@ -562,24 +614,97 @@ def freeze(name: str) -> list[Path]:
 
 
 def sync() -> list[Path]:
-    """Write the output-free ``.ipynb`` beside every MyST notebook, keeping cell ids stable; return changed files."""
-    changed = []
-    for source in sorted([*paths.NOTEBOOKS.glob("*.md"), *(paths.NOTEBOOKS / "exercises").glob("*.md")]):
-        target = source.with_suffix(".ipynb")
-        text = paired(source)
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            provenance.write_atomic(target, lambda t, x=text: t.write_text(x, encoding="utf-8"))
-            changed.append(target)
-    return changed
+    """Write the output-free ``.ipynb`` beside every MyST notebook, keeping cell ids stable; return changed files.
+
+    Raises StudyError, before anything is written, for an ``.ipynb`` whose cells were edited since it was derived.
+    """
+    sources = sorted([*paths.NOTEBOOKS.glob("*.md"), *(paths.NOTEBOOKS / "exercises").glob("*.md")])
+    wrong = [_how_to_keep(source) for source in sources if edited(source)]
+    if wrong:
+        raise StudyError("\n".join(wrong))
+    return [target for source in sources if (target := _derive(source))]
+
+
+def _derive(source: Path) -> Path | None:
+    target, text = source.with_suffix(".ipynb"), paired(source)
+    if target.exists() and target.read_text(encoding="utf-8") == text:
+        return None
+    return provenance.write_atomic(target, lambda t: t.write_text(text, encoding="utf-8"))
 
 
 def paired(source: Path) -> str:
-    """Return the text of the output-free notebook that belongs to a MyST notebook."""
+    """Return the text of the output-free notebook that belongs to a MyST notebook.
+
+    Its metadata hold a hash of its cells, so that a later look tells whether somebody edited them.
+    """
     notebook = read_notebook(source)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)
+    notebook.metadata["derived"] = _cells_key(notebook)
     return nbformat.writes(notebook) + "\n"
 
 
+def _cells_key(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash of what a person edits in a notebook: kind, text and tags of its cells, not their outputs."""
+    cells = [(c.cell_type, c.source.rstrip(), list(c.metadata.get("tags", []))) for c in notebook.cells]
+    return provenance.content_key(cells)
+
+
+def _read_pair(source: Path) -> nbformat.NotebookNode | None:
+    target = source.with_suffix(".ipynb")
+    if not target.exists():
+        return None
+    try:
+        return nbformat.read(target, as_version=4)
+    except Exception as error:  # nbformat raises many kinds
+        shown = paths.label(target)
+        raise StudyError(
+            f"{shown} is not a notebook ({error}); delete it, then `make notebooks` makes it again."
+        ) from None
+
+
+def edited(source: Path) -> bool:
+    """Return whether the ``.ipynb`` beside a MyST notebook holds edits that the text lacks; outputs are no edits."""
+    pair = _read_pair(source)
+    if pair is None:
+        return False
+    own = _cells_key(pair)
+    return own != pair.metadata.get("derived") and own != _cells_key(read_notebook(source))
+
+
+def _how_to_keep(source: Path) -> str:
+    text, pair = paths.label(source), paths.label(source.with_suffix(".ipynb"))
+    return (
+        f"{pair} was edited after it was derived from {text}, and only the text runs. Keep the edits with "
+        f"`make notebooks KEEP={pair}`, which writes them into {text}; or drop them: delete {pair}, then `make notebooks`."
+    )
+
+
+def keep(pair: Path) -> Path:
+    """Write the edits of an ``.ipynb`` into its MyST text and derive the pair again; return the text's path.
+
+    Raises StudyError where there is no such pair, or where the text changed as well since the pair was derived.
+    """
+    source = pair.with_suffix(".md")
+    shown, text = paths.label(pair), paths.label(source)
+    if pair.suffix != ".ipynb" or not pair.is_file() or not source.is_file():
+        raise StudyError(
+            f"KEEP names '{shown}'; expected a notebook such as notebooks/meet-the-study.ipynb beside its .md."
+        )
+    theirs, ours = _read_pair(source), read_notebook(source)
+    if not edited(source):
+        raise StudyError(f"{shown} holds no edits that {text} lacks; nothing to keep.")
+    if theirs.metadata.get("derived") != _cells_key(ours):
+        raise StudyError(
+            f"{shown} and {text} were both edited since one was derived from the other. Move the edits of the .ipynb "
+            f"into {text} by hand, delete {shown}, then `make notebooks`."
+        )
+    ours.cells = [c for c in theirs.cells if c.source.strip()]
+    provenance.write_atomic(source, lambda t: t.write_text(jupytext.writes(ours, fmt="md:myst"), encoding="utf-8"))
+    _derive(source)
+    return source
+
+
+@errors.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the make targets; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.runner", description=__doc__.splitlines()[0])
@@ -590,42 +715,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs.add_argument("--force", action="store_true")
     runs.add_argument("--only", help="one notebook")
     commands.add_parser("freeze", help="keep dated copies of a study's pages").add_argument("studies", nargs="+")
-    commands.add_parser("sync", help="derive the paired .ipynb files")
+    derive = commands.add_parser("sync", help="derive the paired .ipynb files")
+    derive.add_argument("--keep", action="append", default=[], help="an .ipynb whose edits go into its text first")
     one = commands.add_parser("_execute")
     one.add_argument("study")
     one.add_argument("notebook")
     options = parser.parse_args(arguments)
     # unwind when terminated: notebooks under way are stopped, temporary folders go
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        if options.command == "run":
-            ran = run(options.studies, jobs=options.jobs, force=options.force, only=options.only)
-            print(f"{ran} notebook(s) ran; the rest was current.")
-        elif options.command == "freeze":
-            for name in options.studies:
-                print("\n".join(paths.label(p) for p in freeze(name)))
-                if (studies.load(name).results / "maps.csv").exists():
-                    from helpers import cards  # plotting libraries load slowly
+    if options.command == "run":
+        ran = run(options.studies, jobs=options.jobs, force=options.force, only=options.only)
+        print(f"{ran} notebook(s) ran; the rest was current.")
+    elif options.command == "freeze":
+        for name in options.studies:
+            print("\n".join(paths.label(p) for p in freeze(name)))
+            if (studies.load(name).results / "maps.csv").exists():
+                from helpers import cards  # plotting libraries load slowly
 
-                    print(paths.label(cards.freeze(name)))
-        elif options.command == "sync":
-            print("\n".join(paths.label(p) for p in sync()) or "The paired notebooks are current.")
-        else:
-            item = task(studies.load(options.study), options.notebook, json.load(sys.stdin))
-            execute(item.source, item.parameters, item.executed, heading=item.study.title)
-    except CompanionError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(
-            f"ERROR: {error.strerror or error} ({paths.label(error.filename) if error.filename else 'no file named'}). "
-            "Nothing half-written was kept; free the resource and run again.",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped. Finished notebooks are kept; the next run continues.", file=sys.stderr)
-        return 130
+                print(paths.label(cards.freeze(name)))
+    elif options.command == "sync":
+        kept = [keep(Path(p).resolve()) for p in options.keep]
+        changed = sync()
+        print("\n".join(paths.label(p) for p in [*kept, *changed]) or "The paired notebooks are current.")
+    else:
+        kernel.end_with(int(os.environ["COMPANION_PARENT"]))
+        item = task(studies.load(options.study), options.notebook, json.load(sys.stdin))
+        done = execute(item.source, item.parameters, item.executed, heading=item.study.title)
+        print(json.dumps(dataclasses.asdict(done)))
     return 0
 
 
