@@ -55,8 +55,8 @@ study: $(STAMP) ## STUDY=name: run one study live and show it in the book
 lab: $(STAMP) ## train the laboratory's population again (POPULATION=main|format|general)
 	$(PY) -m helpers.lab --population $(or $(POPULATION),main)
 
-notebooks: $(STAMP) ## derive the paired, output-free .ipynb from the MyST text
-	$(PY) -m helpers.runner sync
+notebooks: $(STAMP) ## [KEEP=file.ipynb]: derive the paired, output-free .ipynb; KEEP writes its edits into the text first
+	$(PY) -m helpers.runner sync $(if $(KEEP),--keep "$(KEEP)")
 
 freeze: $(STAMP) ## STUDY=name: keep dated copies of a study's pages for readers without its data
 	@test -n "$(STUDY)" || { echo "Say which study: make freeze STUDY=dclm"; exit 2; }

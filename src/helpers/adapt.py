@@ -20,8 +20,8 @@ from pathlib import Path
 import nbformat
 from markdown_it import MarkdownIt
 
-from helpers import paths, provenance, studies
-from helpers.errors import CompanionError, StudyError, nearest
+from helpers import errors, paths, provenance, studies
+from helpers.errors import StudyError, nearest
 
 NOTEBOOK = "adapt-your-benchmark"
 EXAMPLES = paths.DATA / "examples"
@@ -350,26 +350,24 @@ def _foot(parameters: dict) -> str:
     return f"<hr><p>Made by <code>{html.escape(shlex.join(words))}</code> with {html.escape(versions)}.</p>"
 
 
+@errors.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status (1: something is wrong with the files or the study)."""
     options = _arguments(arguments)
-    try:
-        if options.new_study is not None:
-            made = paths.label(new_study(options.new_study))
-            print(f"{made} is yours to edit; run it with `make study STUDY={options.new_study}`.")
-            print(f"The executed pages will lie in book/notebooks/{options.new_study}/.")
-            return 0
-        if options.example:
-            print("wrote " + ", ".join(paths.label(p) for p in write_example()))
-            return 0
+    if options.new_study is not None:
+        made = paths.label(new_study(options.new_study))
+        print(f"{made} is yours to edit; run it with `make study STUDY={options.new_study}`.")
+        print(f"The executed pages will lie in book/notebooks/{options.new_study}/.")
+        return 0
+    if options.example:
+        print("wrote " + ", ".join(paths.label(p) for p in write_example()))
+        return 0
+    with provenance.lock([studies.load(options.study).name]):  # a build under way changes the tables that are read here
         if not check(options).sound:
             return 1
         if not options.check:
             target = adapt(options)
             print(f"{target}: open it in a browser; the executed notebook lies beside it.")
-    except CompanionError as error:
-        print(error, file=sys.stderr)
-        return 1
     return 0
 
 

@@ -22,10 +22,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
-from helpers import geometry, paths, preparation, provenance
+from helpers import errors, geometry, paths, preparation, provenance
 from helpers import studies as study_files
 from helpers.errors import (
-    CompanionError,
     DataError,
     StaleArtifactError,
     StudyError,
@@ -535,6 +534,7 @@ def freeze(study: str, folder: Path | str) -> Path:
     return target
 
 
+@errors.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect the real models' traces of a study, or keep its atlas as the committed one; exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.atlas", description=__doc__.splitlines()[0])
@@ -549,17 +549,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{study.name} names no models under 'traces: models:'; none are to be collected beforehand.")
         elif reason := uncollected(study):
             print(f"{study.name}: traces are collected ({reason}).", flush=True)
-            preparation.prepare(study)
-            items = provenance.read_table(study.results / "questions.parquet")
-            models, twins, _ = collect_study(study, items, progress=lambda line: print(line, flush=True))
-            print(f"All traces are here: {paths.label(write_collected(study, models, twins))}")
+            with provenance.lock([study.name]):
+                preparation.prepare(study)
+                items = provenance.read_table(study.results / "questions.parquet")
+                models, twins, _ = collect_study(study, items, progress=lambda line: print(line, flush=True))
+                print(f"All traces are here: {paths.label(write_collected(study, models, twins))}")
         else:
             print(f"{study.name}: all traces are here.")
     except UnavailableError as error:  # the study's pages show committed traces, or are frozen themselves
         print(f"{options.study}: no traces collected: {error}")
-    except CompanionError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

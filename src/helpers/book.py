@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import paths, provenance
+from helpers import errors, paths, provenance
 from helpers.errors import CompanionError, UnavailableError
 
 # file in the site's vendor folder -> (distribution, file inside it). They lie beside the pages,
@@ -241,10 +241,13 @@ def make(book: Path = paths.BOOK) -> bool:
     return True
 
 
+@errors.command
+def main() -> None:
+    """Build the book, or the one in the folder that the command line names."""
+    changed = make() if len(sys.argv) == 1 else bool(build(sys.argv[1]))
+    where = paths.label(Path(sys.argv[1] if len(sys.argv) > 1 else paths.BOOK) / "_build" / "html")
+    print(f"The book is {'built' if changed else 'current'}: {where}/index.html")
+
+
 if __name__ == "__main__":
-    try:
-        changed = make() if len(sys.argv) == 1 else bool(build(sys.argv[1]))
-        where = paths.label(Path(sys.argv[1] if len(sys.argv) > 1 else paths.BOOK) / "_build" / "html")
-        print(f"The book is {'built' if changed else 'current'}: {where}/index.html")
-    except CompanionError as error:
-        sys.exit(str(error))
+    sys.exit(main())

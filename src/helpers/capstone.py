@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from helpers import lab, paths, preparation, provenance, questions, scores, studies
-from helpers.errors import CompanionError, DataError, StaleArtifactError, nearest
+from helpers import errors, lab, paths, preparation, provenance, questions, scores, studies
+from helpers.errors import DataError, StaleArtifactError, nearest
 from helpers.problems import Problem, refuse
 
 SUITE = ("knowledge", "logic", "language", "culture", "world")
@@ -249,6 +249,7 @@ def suite_scores(suite: Sequence[str], models: list[str]) -> tuple[pd.DataFrame,
     return known[0].pivot(index="benchmark", columns="model", values="score").loc[kept.index, models], kept
 
 
+@errors.command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; exit status 0: passed, 2: graded but not passed, 1: the file is wrong."""
     parser = argparse.ArgumentParser(prog="python -m helpers.capstone", description=__doc__.splitlines()[0])
@@ -259,14 +260,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suite", default=",".join(SUITE), help="domains of the suite (default: %(default)s)")
     options = parser.parse_args(arguments)
     suite = tuple(d.strip() for d in options.suite.split(",") if d.strip())
-    try:
-        if options.questions:
-            made = grade_questions(options.questions, suite)
-        else:
-            made = grade_scores(options.scores, suite, benchmark=options.benchmark)
-    except CompanionError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if options.questions:
+        made = grade_questions(options.questions, suite)
+    else:
+        made = grade_scores(options.scores, suite, benchmark=options.benchmark)
     print(made)
     return 0 if made.passed else 2
 

@@ -13,7 +13,7 @@ import tomllib
 
 from packaging.requirements import Requirement
 
-from helpers import paths
+from helpers import errors, paths, provenance
 from helpers.errors import UnavailableError
 
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -68,6 +68,7 @@ def closure(requirements: list[Requirement]) -> dict[str, str]:
     return dict(sorted(pins.items()))
 
 
+@errors.command
 def main() -> None:
     """Write both files."""
     pins = closure([*direct(), *(Requirement(tool) for tool in TOOLS)])
@@ -86,12 +87,10 @@ def main() -> None:
         "  - pip:",
         *(f"      - {name}=={pins[name]}" for name in ONLY_PIP),
     ]
-    paths.LOCK.write_text(lock, encoding="utf-8")
-    (paths.ROOT / "environment.yml").write_text("\n".join(environment) + "\n", encoding="utf-8")
+    texts = {paths.LOCK: lock, paths.ROOT / "environment.yml": "\n".join(environment) + "\n"}
+    for path, text in texts.items():
+        provenance.write_atomic(path, lambda t, x=text: t.write_text(x, encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UnavailableError as error:
-        sys.exit(str(error))
+    sys.exit(main())

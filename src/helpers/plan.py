@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from helpers import preparation, studies
-from helpers.errors import CompanionError
+from helpers import errors, preparation, studies
 
 # Sizes of streamed corpora as their data-set cards state them (documents, tokens). Written down without the hub
 # at hand and never counted here, so every output calls them estimates.
@@ -207,26 +206,23 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@errors.command
 def main(arguments: list[str] | None = None) -> int:
     """Print the plan; return 1 when a model or a data set is certainly not to be had, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="helpers.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="paper")
     parser.add_argument("--tflops", type=float, help="use this rate instead of measuring one here")
     options = parser.parse_args(arguments)
-    try:
-        study = studies.load(options.study)
-        if study.models.kind != "list":
-            print(f"Study '{study.name}' downloads no model: nothing to plan.")
-            return 0
-        if options.tflops:
-            speed, device = options.tflops * 1e12, "as given by --tflops"
-        else:
-            speed, device = rate(study.extraction.dtype, study.extraction.precision)
-        documents, tokens, known = corpus_size(study)
-        table, corpora = plan(study, speed), corpus_access(study)
-    except CompanionError as error:
-        print(error, file=sys.stderr)
-        return 1
+    study = studies.load(options.study)
+    if study.models.kind != "list":
+        print(f"Study '{study.name}' downloads no model: nothing to plan.")
+        return 0
+    if options.tflops:
+        speed, device = options.tflops * 1e12, "as given by --tflops"
+    else:
+        speed, device = rate(study.extraction.dtype, study.extraction.precision)
+    documents, tokens, known = corpus_size(study)
+    table, corpora = plan(study, speed), corpus_access(study)
     units = tokens / TOKENS_PER_PIECE
     settings = study.extraction
     print(f"Study '{study.name}': {study.title}\n")

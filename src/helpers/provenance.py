@@ -11,16 +11,19 @@ runner asks for it with the environment variable ``COMPANION_JOURNAL``.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,34 @@ def write_atomic(path: Path | str, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def lock(names: Iterable[str]) -> Iterator[list[int]]:
+    """Hold the artifacts of studies for this process and its children: no other run changes them meanwhile.
+
+    Yields the open files that hold the locks. The system frees them when the last process that has them open ends, in
+    whatever way. Waits for another holder, and says so.
+    """
+    with contextlib.ExitStack() as held:
+        files = []
+        for name in sorted(set(names)):  # always in one order: two runs never wait for each other
+            path = paths.results(f".{name}.lock")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(path, "a+", encoding="utf-8"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                print(f"Study '{name}' is being run by {holder}; waiting until that ends.", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} since {datetime.datetime.now():%H:%M:%S}")
+            file.flush()
+            files.append(file.fileno())
+        yield files
 
 
 def sidecar(path: Path | str) -> Path:

@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import ast
 import concurrent.futures
-import contextlib
 import dataclasses
 import datetime
-import fcntl
 import itertools
 import json
 import os
@@ -24,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -364,43 +362,15 @@ def _read_name(path: str) -> str:
     )
 
 
-@contextlib.contextmanager
-def lock(names: Iterable[str]) -> Iterator[list[int]]:
-    """Hold studies for this process and its children: nobody else runs their notebooks meanwhile.
-
-    Yields the open files that hold the locks. The system frees them when the last process that has them open ends, in
-    whatever way. Waits for another holder, and says so.
-    """
-    with contextlib.ExitStack() as held:
-        files = []
-        for name in sorted(set(names)):  # always in one order: two runs never wait for each other
-            path = paths.results(f".{name}.lock")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context(open(path, "a+", encoding="utf-8"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                print(f"Study '{name}' is being run by {holder}; waiting until that ends.", file=sys.stderr, flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} since {datetime.datetime.now():%H:%M:%S}")
-            file.flush()
-            files.append(file.fileno())
-        yield files
-
-
 def run(names: Sequence[str], *, jobs: int | None = None, force: bool = False, only: str | None = None) -> int:
     """Run all notebooks of the named studies that need it, up to `jobs` at once; return how many ran.
 
     A study whose data or extra is not here shows its frozen copies under a visible note. The first failing
     notebook ends the run: notebooks under way are stopped, and the error is raised as RunError. While another process
-    runs one of the studies, this one waits (:func:`lock`).
+    runs one of the studies, this one waits (:func:`helpers.provenance.lock`).
     """
     found = [studies.load(name) for name in dict.fromkeys(names)]
-    with lock(study.name for study in found) as held:
+    with provenance.lock(study.name for study in found) as held:
         return _run(found, held, jobs=jobs, force=force, only=only)
 
 
@@ -674,7 +644,7 @@ def edited(source: Path) -> bool:
 def _how_to_keep(source: Path) -> str:
     text, pair = paths.label(source), paths.label(source.with_suffix(".ipynb"))
     return (
-        f"{pair} was edited after it was derived from {text}, and only the text runs. Keep the edits with "
+        f"{pair} holds cells that {text} lacks, and only the text runs. Keep them with "
         f"`make notebooks KEEP={pair}`, which writes them into {text}; or drop them: delete {pair}, then `make notebooks`."
     )
 

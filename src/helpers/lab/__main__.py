@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import paths, provenance
+from helpers import errors, paths, provenance
 from helpers.errors import DataError, nearest
 from helpers.lab import population, scoring, text, units_digest
 from helpers.lab.population import POPULATIONS, Population, Shape
@@ -99,6 +99,7 @@ def compare(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+@errors.command
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.lab", description=__doc__)
     parser.add_argument("--population", default="main", choices=sorted(POPULATIONS))
@@ -125,7 +126,9 @@ def main() -> None:
     if given.check:
         table = compare(scores_of(plan, stacks, given.models), shipped_scores(plan))
         print(table.round(3).to_string())
-        sys.exit(0 if table["reproduced"].all() else f"beyond the tolerance {TOLERANCE}")
+        if not table["reproduced"].all():
+            raise DataError(f"beyond the tolerance {TOLERANCE}")
+        return
     where = given.out or population.folder(plan.name)
     if plan.ships_weights:
         population.write(plan, stacks, losses, where)
@@ -144,4 +147,4 @@ def shipped_scores(plan: Population) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
