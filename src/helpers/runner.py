@@ -669,9 +669,16 @@ def keep(pair: Path) -> Path:
             f"into {text} by hand, delete {shown}, then `make notebooks`."
         )
     ours.cells = [c for c in theirs.cells if c.source.strip()]
-    provenance.write_atomic(source, lambda t: t.write_text(jupytext.writes(ours, fmt="md:myst"), encoding="utf-8"))
+    head = _front_matter(source.read_text(encoding="utf-8"))  # as it is written: comments and line breaks included
+    written = jupytext.writes(ours, fmt="md:myst")
+    whole = head + written[len(_front_matter(written)) :]
+    provenance.write_atomic(source, lambda t: t.write_text(whole, encoding="utf-8"))
     _derive(source)
     return source
+
+
+def _front_matter(text: str) -> str:
+    return re.match(r"---\n.*?\n---\n", text, re.DOTALL).group()
 
 
 @errors.command
