@@ -229,7 +229,7 @@ folder = paths.results(study_name)
 provenance.write_table(folder / "extra.csv", pd.DataFrame({"x": [1]}), inputs=[paths.DATA / "listed.csv"])
 print(len(pd.read_csv(paths.DATA / "opened.csv")), end="", flush=True)
 print(" row", file=sys.stdout)
-print("a warning in red", file=sys.stderr)
+print("a warning", "in red", file=sys.stderr)
 ```
 """
 # Asks why notebooks run after each change of a file (null: deleted), which is taken back; one process for all questions.
@@ -261,7 +261,7 @@ def ask(project, changes, **environment) -> list[dict[str, str]]:
     return [json.loads(line) for line in shown.stdout.splitlines()]
 
 
-def test_everything_that_a_page_stands_on_is_watched_and_nothing_else(project, tmp_path):
+def test_everything_that_a_page_stands_on_is_watched_and_nothing_else(project, tmp_path_factory):
     source = project.notebook("make-number")
     source.write_text(source.read_text() + RICH)
     for name in ("opened.csv", "listed.csv", "other.csv"):
@@ -296,7 +296,7 @@ def test_everything_that_a_page_stands_on_is_watched_and_nothing_else(project, t
     assert ask(project, same) == [{}] * len(same)
 
     # the code that makes pages is part of what they stand on
-    copy = tmp_path / "copy"
+    copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(paths.SOURCE, copy / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
     again = [("data/other.csv", "1", "1")]
     assert ask(project, again, PYTHONPATH=str(copy)) == [{}]
@@ -403,7 +403,7 @@ def test_nothing_outlives_a_killed_build_and_one_run_holds_a_study(project):
     assert f"Study 'tiny' is being run by process {first.pid} " in told and "waiting" in told
     slow.write_text(quick)
     first.kill()
-    first.wait()
+    first.communicate()
     assert not psutil.wait_procs(begun, timeout=10)[1], "a notebook goes on without its build"
     _, errors = second.communicate(timeout=120)
     assert second.returncode == 0, errors
