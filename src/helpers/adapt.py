@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
+import yaml
 from markdown_it import MarkdownIt
 
 from helpers import errors, paths, provenance, studies
@@ -99,12 +100,17 @@ def new_study(name: str, folder: Path | None = None) -> Path:
 
     Raises StudyError for a name that cannot be one or that is taken; nothing is overwritten.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise StudyError(f"'{name}' cannot name a study: use lower-case letters, digits and hyphens.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,79}", name):
+        raise StudyError(
+            f"'{name[:99]}' cannot name a study: use at most 80 lower-case letters, digits and hyphens, as in "
+            "`make new-study NAME=my-study`."
+        )
     target = (folder or paths.STUDIES) / f"{name}.yml"
     if target.exists():
         raise StudyError(f"{paths.label(target)} exists; choose another name or edit it.")
-    provenance.write_atomic(target, lambda t: t.write_text(_SCAFFOLD.format(name=name), encoding="utf-8"))
+    word = name if yaml.safe_load(name) == name else f'"{name}"'  # 2024 or null would be no text in YAML
+    text = _SCAFFOLD.format(name=name, word=word)
+    provenance.write_atomic(target, lambda t: t.write_text(text, encoding="utf-8"))
     return target
 
 
@@ -112,8 +118,8 @@ _SCAFFOLD = """\
 # A study of your own. It runs as it stands, in a minute or two: two models of the laboratory on docstrings of numpy.
 # Change one part, type `make study STUDY={name}`, look at the pages, change the next. Every key is checked before
 # anything runs: a wrong one is named together with the nearest right one.
-name: {name}             # the file's name
-title: {name}
+name: {word}             # the file's name
+title: {word}
 description: >-
   Say in two sentences which models are measured, on which text and on which benchmarks.
 
@@ -233,8 +239,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         wrong = [a for a in given if "=" not in a]
         if wrong:
             parser.error(f"--{flag.split()[0]} {wrong[0]}: write {flag.split()[1]}")
-    if options.new_study is None and not options.example and not options.scores:
-        parser.error("say which scores: make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]")
+    if options.new_study is None and not options.example:
+        for flag, use in (("scores", "SCORES=my_scores.csv"), ("study", "STUDY=lab")):
+            if not getattr(options, flag).strip():
+                parser.error(
+                    f"--{flag} is empty or missing: say {use}, as in "
+                    "`make adapt SCORES=my_scores.csv [QUESTIONS=my_questions.jsonl] [STUDY=lab]`"
+                )
     return options
 
 

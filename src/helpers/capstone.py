@@ -259,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--benchmark", help="which benchmark of the score file")
     parser.add_argument("--suite", default=",".join(SUITE), help="domains of the suite (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if not (options.questions or options.scores):
+        parser.error("the file's name is empty: make capstone QUESTIONS=my_questions.jsonl, or SCORES=my_scores.csv")
     suite = tuple(d.strip() for d in options.suite.split(",") if d.strip())
     if options.questions:
         made = grade_questions(options.questions, suite)
