@@ -77,9 +77,9 @@ def test_a_changed_checkpoint_or_text_runs_the_notebooks_again(tiny):
     weights = tiny.root / "model-0" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     changed = runner.data_files(study)
-    assert {k for k in before if before[k] != changed[k]} == {"model-0/model.safetensors"}
+    assert {k for k in before if before[k] != changed[k]} == {"model m0"}
     (tiny.root / "corpus.jsonl").write_text('{"text": "another"}\n')
-    assert {k for k in before if changed[k] != runner.data_files(study)[k]} == {f"{tiny.root.name}/corpus.jsonl"}
+    assert {k for k in before if changed[k] != runner.data_files(study)[k]} == {"source 1: corpus.jsonl"}
 
 
 def test_the_scaffold_is_prepared_as_it_stands_and_stays_small(tmp_path, monkeypatch):
