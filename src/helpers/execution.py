@@ -16,13 +16,13 @@ import re
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jupytext
 import nbformat
+import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -30,10 +30,6 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers import paths, provenance
 from helpers.errors import CompanionError, StudyError
-
-with warnings.catch_warnings():  # papermill asks tqdm for a progress bar that only browsers can show
-    warnings.simplefilter("ignore")
-    import papermill
 
 PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the default of 4 is short on a busy machine
 LONG_CELL, WIDE_CELL = 4, 100  # lines and letters of code that a page shows; more is folded, one click away

@@ -39,7 +39,9 @@ def sha256_file(path: Path | str) -> str:
     """Return the sha256 of a file's bytes as 64 hex digits."""
     path = Path(path).resolve()
     known = path.stat()
-    if time.time() - max(known.st_mtime, known.st_ctime) < 5:  # clocks of file systems are coarse: it may change again within a tick
+    if (
+        time.time() - max(known.st_mtime, known.st_ctime) < 5
+    ):  # clocks of file systems are coarse: it may change again within a tick
         return _sha256(path)
     return _remembered(path, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
 
