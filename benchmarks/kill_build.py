@@ -1,7 +1,7 @@
 """Kill a build of a small study with SIGKILL at random moments: what stays behind, and is the result the same?
 
-``python benchmarks/kill_build.py [KILLS]`` runs the scaffold of ``make new-study`` in a temporary project once for
-reference, then starts it over and over, kills only the build's own process after a random time, and looks whether any
+``python benchmarks/kill_build.py [KILLS] [NOTEBOOK ...]`` runs notebooks (default: ``meet-the-study``) of the scaffold of
+``make new-study`` in a temporary project once for reference, then starts it over and over, kills only the build's own process after a random time, and looks whether any
 process that it had started lives on. Whenever the study is finished its pages and artifacts are compared, byte by byte,
 with the reference, and it starts from nothing. Prints one line of counts.
 """
@@ -25,13 +25,15 @@ from helpers import adapt, paths
 VARIES = ("created", "seconds")  # of a provenance file: when, and for how long
 
 
-def project(root: Path) -> None:
+def project(root: Path, notebooks: list[str]) -> None:
     """Lay out a project that holds nothing but the notebooks, the laboratory and one scaffolded study."""
     for name in ("notebooks", "data/lab"):
         shutil.copytree(paths.ROOT / name, root / name)
     for file in (paths.LOCK, paths.DATA / "manifest.yml"):
         shutil.copy(file, root / file.relative_to(paths.ROOT))
-    adapt.new_study("small", root / "notebooks" / "studies")
+    study = adapt.new_study("small", root / "notebooks" / "studies")
+    head = study.read_text(encoding="utf-8").split("\nnotebooks:")[0]
+    study.write_text("\n".join([head, "notebooks:", *(f"  {n}: {{}}" for n in notebooks), ""]), encoding="utf-8")
 
 
 def results(root: Path) -> dict[str, bytes]:
@@ -47,11 +49,11 @@ def results(root: Path) -> dict[str, bytes]:
     return found
 
 
-def main(kills: int) -> int:
+def main(kills: int, notebooks: list[str]) -> int:
     """Run the trial; return 1 when a process was left, a result differed or something half-written stayed."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        project(root)
+        project(root, notebooks)
         environment = os.environ | {"COMPANION_ROOT": folder, "PYTHONWARNINGS": "ignore"}
         command = [sys.executable, "-m", "helpers.runner", "run", "small"]
         quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -91,4 +93,4 @@ def main(kills: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 12))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 12, sys.argv[2:] or ["meet-the-study"]))

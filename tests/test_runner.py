@@ -384,7 +384,8 @@ def test_nothing_outlives_a_killed_build_and_one_run_holds_a_study(project):
     slow = project.notebook("make-number")
     quick = slow.read_text()
     started = project.root / "started"
-    wait = f"import time\nopen({str(started)!r}, 'w').close()\ntime.sleep(99)\n"
+    worker = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])"
+    wait = f"import subprocess, sys, time\n{worker}\nopen({str(started)!r}, 'w').close()\ntime.sleep(99)\n"
     slow.write_text(quick.replace("import pandas", wait + "import pandas"))
     command = [sys.executable, "-m", "helpers.runner", "run", "tiny", "--only", "make-number"]
 
@@ -397,7 +398,7 @@ def test_nothing_outlives_a_killed_build_and_one_run_holds_a_study(project):
     first = subprocess.Popen(command, env=project.environment, stderr=subprocess.PIPE, text=True)
     until(started.exists)
     begun = family(psutil.Process(first.pid))
-    assert len(begun) >= 2, "a process that runs the notebook, and its kernel"
+    assert len(begun) >= 3, "a process that runs the notebook, its kernel, and what that started"
     second = subprocess.Popen(command, env=project.environment, stderr=subprocess.PIPE, text=True)
     told = second.stderr.readline()
     assert f"Study 'tiny' is being run by process {first.pid} " in told and "waiting" in told
@@ -547,3 +548,8 @@ def test_notebooks_declare_what_they_write():
     for known in filter(None, records):
         said = runner.declared(jupytext.read(paths.NOTEBOOKS / f"{known['notebook']}.md"), known["notebook"])
         assert set(known["outputs"]) <= {*said["outputs"], *said["optional"]}, known["notebook"]
+
+
+def test_records_of_committed_copies_can_be_read():
+    records = sorted(paths.FROZEN.rglob("*.run.json"))
+    assert records and all(runner.read_record(p) for p in records)

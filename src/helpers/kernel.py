@@ -1,6 +1,6 @@
 """The process that runs a notebook's cells: ``python -m helpers.kernel``, an IPython kernel under watch.
 
-It ends with the process that started it, and it notes which files of the project the cells read, so that a change of
+It ends with the process that started it, and whatever it started ends with it; and it notes which files of the project the cells read, so that a change of
 any of them runs the notebook again.
 """
 
@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from helpers import paths, provenance
+from helpers import paths
 
 PR_SET_PDEATHSIG = 1  # Linux, sys/prctl.h: the signal that a process gets when its parent ends
 # Not data: code and settings that the key of a task holds already, and what the build itself makes.
@@ -42,12 +42,29 @@ def _watch(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_all_with_this() -> None:
+    """Arrange that the processes that this one starts, its process group, end with it, however it ends.
+
+    A small process looks five times a second whether its parent, this one, is still there; nothing that this process
+    computes can hold that up. Call it first, before threads. Does nothing in a group that others share.
+    """
+    kernel = os.getpid()
+    if os.getpgid(0) != kernel or os.fork():
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the cells
+    while os.getppid() == kernel:
+        time.sleep(0.2)
+    os.killpg(kernel, signal.SIGKILL)  # this process is one of them
+
+
 def note_reads() -> None:
     """Note from now on, in the journal of :mod:`helpers.provenance`, each data file of the project that Python opens.
 
     Libraries that open files without Python (Parquet, safetensors) are not seen; artifacts are noted when
     :func:`helpers.provenance.read_table` reads them.
     """
+    from helpers import provenance  # loads pandas: after the fork above
+
     apart = tuple(f"{p}{os.sep}" for p in (*_APART, paths.results(""), Path(sys.prefix)))
     root, seen, busy = f"{paths.ROOT}{os.sep}", set(), threading.local()
 
@@ -76,9 +93,10 @@ def note_reads() -> None:
 
 def main() -> None:
     """Run the kernel; its command line is that of ``ipykernel_launcher``."""
+    end_all_with_this()
     end_with(int(os.environ["JPY_PARENT_PID"]))
     note_reads()
-    from ipykernel import kernelapp  # after the lines above: nothing of it may outlive the parent
+    from ipykernel import kernelapp
 
     kernelapp.launch_new_instance()
 

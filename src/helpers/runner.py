@@ -268,6 +268,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
         "seconds": (int, float),
     }
     shape |= {"study": str, "notebook": str, "date": str, "versions": dict}
+    if isinstance(known, dict):  # frozen copies of earlier days do not say what was read
+        known = {"read": {}, "sidecars": {}} | known
     sound = isinstance(known, dict) and all(isinstance(known.get(k), kind) for k, kind in shape.items())
     return known if sound else None
 
