@@ -12,6 +12,7 @@ import jupytext
 import nbformat
 import psutil
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
 from helpers import execution, paths, provenance, runner, studies
 from helpers.errors import StudyError
@@ -553,3 +554,37 @@ def test_notebooks_declare_what_they_write():
 def test_records_of_committed_copies_can_be_read():
     records = sorted(paths.FROZEN.rglob("*.run.json"))
     assert records and all(runner.read_record(p) for p in records)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "said", "trace", "line", "arrows"),
+    [
+        ("x = 1\nraise E", "E", "x", "Cell In[2], line 2\n----> 2 raise E", 2, [2]),
+        (
+            "x = 1\ny = = 2",
+            "SyntaxError",
+            "invalid syntax (29172.py, line 2)",
+            "  Cell In[2], line 2\n    y = = 2",
+            2,
+            [2],
+        ),
+        ("if x:\n  y\n z", "IndentationError", "unindent (<tokenize>, line 3)", "  File <tokenize>:3\n", 3, [3]),
+        (
+            "def f():\n  1/0\n\nf()",
+            "E",
+            "x",
+            "Cell In[2], line 4\nCell In[2], line 2, in f()\nFile x/y.py:9",
+            2,
+            [2, 4],
+        ),
+        ("f()", "E", "x", "\x1b[36mCell In[2]\x1b[39m\x1b[32m, line 1\x1b[39m\nCell In[1], line 7, in f()", 1, [1]),
+        ("\n".join(["x"] * 40), "E", "x", "Cell In[2], line 31\n", 31, [31]),
+        ("x", "E", "x", "", None, []),
+    ],
+)
+def test_a_failing_cell_is_shown_with_an_arrow(source, name, said, trace, line, arrows):
+    error = PapermillExecutionError(4, 2, source, name, said, [trace])
+    first, what, *shown = execution.failure(error).splitlines()
+    assert first == "cell 4 (execution 2)" + (f", line {line}" if line else "") + " failed:"
+    assert what.startswith(f"  {name}: {said.split(' (')[0]}") and "tokenize" not in what
+    assert [int(t.split()[1]) for t in shown if t.startswith("-->")] == arrows and len(shown) <= 12

@@ -377,6 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not check(options).sound:
             return 1
         if not options.check:
+            print(f"Running the notebook {NOTEBOOK} on it: about two minutes on two cores.", flush=True)
             target = adapt(options)
             print(f"{target}: open it in a browser; the executed notebook lies beside it.")
     return 0

@@ -35,6 +35,7 @@ PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the 
 LONG_CELL, WIDE_CELL = 4, 100  # lines and letters of code that a page shows; more is folded, one click away
 UNFOLDED = {"parameters", "hide-cell", "remove-cell"}  # cells to be seen, or hidden already
 SHOWN_LINES = 12  # lines of a failing cell in the error message
+_PLACE = re.compile(r" \((?:\d+\.py|<tokenize>|<unknown>), line (\d+)\)$")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -77,6 +78,12 @@ def name_cells(notebook: nbformat.NotebookNode) -> None:
         cell["id"] = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
 
 
+def search_path() -> str:
+    """Return ``PYTHONPATH`` for processes in other folders: these helpers first, whatever else is installed."""
+    search = [str(paths.SOURCE.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return os.pathsep.join(str(Path(p).resolve()) for p in search)
+
+
 class _Kernel(AsyncKernelManager):
     """Starts the interpreter that runs the build: a kernel looked up by name may belong to another environment."""
 
@@ -89,9 +96,8 @@ class _Kernel(AsyncKernelManager):
 
     async def start_kernel(self, **options: Any) -> None:
         """Start the kernel; what it writes to its terminal is kept for the case that it dies."""
-        search = [str(paths.SOURCE.parent), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in search),  # cells run in another folder
+            "PYTHONPATH": search_path(),
             "IPYTHONDIR": str(self.folder / "ipython"),  # not the reader's own start-up files
             "COMPANION_JOURNAL": str(self.folder / "journal"),
         }
@@ -179,21 +185,23 @@ def _reached(copy: Path) -> str:
 def failure(error: PapermillExecutionError) -> str:
     """Return the message for a failing cell: the error, and the cell with an arrow at the line that failed."""
     trace = _ANSI.sub("", "\n".join(error.traceback))
-    found = re.search(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace)
+    said = _PLACE.sub("", error.evalue)  # of code that Python cannot read; the file's name there is made up
+    found = re.findall(rf"Cell In\s?\[{error.exec_count}\], line (\d+)", trace) or _PLACE.findall(error.evalue)
     lines = error.source.rstrip().splitlines()
-    line = min(int(found.group(1)), len(lines)) if found else None
-    first = max(0, min((line or 1) - 1 - SHOWN_LINES // 2, len(lines) - SHOWN_LINES))
+    failing = [min(int(n), len(lines)) for n in found]  # from the outermost call to the innermost
+    last = failing[-1] if failing else 1
+    first = max(0, min(last - 1 - SHOWN_LINES // 2, len(lines) - SHOWN_LINES))
     shown = [
-        f"{'-->' if number == line else '   '} {number:>3} {text}"
+        f"{'-->' if number in failing else '   '} {number:>3} {text}"
         for number, text in enumerate(lines, 1)
         if first < number <= first + SHOWN_LINES
     ]
     helper = re.findall(r"File .*?helpers[/\\](\S+?\.py):(\d+), in (\w+)", trace)
     raised = " ({}, line {}, in {})".format(*helper[-1]) if helper else ""
-    where = f", line {line}" if line else ""
+    where = f", line {last}" if failing else ""
     return (
         f"cell {error.cell_index} (execution {error.exec_count}){where} failed:\n"
-        f"  {error.ename}: {error.evalue}{raised}\n" + "\n".join(shown)
+        f"  {error.ename}: {said}{raised}\n" + "\n".join(shown)
     )
 
 

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from helpers import datasets, errors, kernel, paths, provenance, studies
 from helpers.errors import ModelError, StudyError, UnavailableError, nearest
-from helpers.execution import Executed, RunError, execute, read_notebook
+from helpers.execution import Executed, RunError, execute, read_notebook, search_path
 from helpers.execution import clean as clean  # part of this module's surface
 
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
@@ -397,6 +397,7 @@ def _run(
     environment = os.environ | {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     }
+    environment["PYTHONPATH"] = search_path()
     environment |= {"COMPANION_LOCKS": ",".join(map(str, held)), "COMPANION_PARENT": str(os.getpid())}
     progress = tqdm(total=len(waiting), unit="notebook", desc="notebooks", disable=None)
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
