@@ -15,6 +15,7 @@ import csv
 import datetime
 import html
 import io
+import itertools
 import json
 import math
 import os
@@ -230,7 +231,7 @@ def gather(
     if is_folder:
         pieces = _harness_files(_json_files(path, problems), path, runs, level, wanted, headings, problems)
     elif not is_file:
-        told = "neither a file nor a folder" if there else "no such file or folder"
+        told = "no such file: a device, pipe or socket" if there else "no such file or folder"
         problems.append(Problem(shown, None, None, told, "check the path"))
         return empty
     elif size > MAX_BYTES:
@@ -275,7 +276,12 @@ def _asked_for(
 ) -> pd.DataFrame:
     """Return the rows of the benchmarks that are meant; a name that the source lacks is a serious problem."""
     names = list(pieces["benchmark"].dropna().unique())
-    for name in sorted((benchmarks | ({benchmark} if benchmark else set())) - set(names)):
+    # the only column of a table may well be the asked one under another name: read so, and both names are told
+    renamed = benchmark and len(names) == 1 and names[0] != benchmark and pieces["origin"].iloc[0] in ("table", "semicolons")
+    if renamed:
+        told, do = f"its only benchmark is '{names[0]}'; it is read as '{benchmark}'", "correct --benchmark if it is another"
+        problems.append(Problem(shown, None, None, told, do, serious=False))
+    for name in () if renamed else sorted((benchmarks | ({benchmark} if benchmark else set())) - set(names)):
         if name in headings:
             listed = ", ".join(f"'{n}'" for n in headings[name][:6])
             told, do = f"'{name}' has no score of its own; its parts are {listed}", "name one of its parts"
@@ -285,6 +291,8 @@ def _asked_for(
         else:
             told, do = f"no benchmark '{name}'; {nearest(name, names)}", "correct the name"
         problems.append(Problem(shown, None, name if name in benchmarks else None, told, do))
+    if benchmark and renamed:
+        return pieces.assign(benchmark=benchmark)
     if benchmark:
         return pieces[pieces["benchmark"] == benchmark]
     return pieces[pieces["benchmark"].isin(benchmarks)] if benchmarks else pieces
@@ -507,7 +515,7 @@ def _numbers(pieces: pd.DataFrame, scale: Scale, problems: list[Problem]) -> pd.
             tally.add("items", Problem(*place, "n_items", told, do))
             items = np.nan
         error, kind = (np.nan, "") if _is_missing(piece.stderr) else _number(piece.stderr)
-        if error is None or not (0 <= error < MAX_NUMBER) and not math.isnan(error):
+        if error is None or not (math.isnan(error) or 0 <= error < MAX_NUMBER):
             told = f"'{str(piece.stderr)[:40]}' is no standard error"
             tally.add("stderr", Problem(*place, "stderr", told, "write a standard error, or leave it empty"))
             error = np.nan
@@ -572,7 +580,11 @@ def _one_unit(
         return group, False
     outside = (values < 0) | (values > 1)
     if scale == "fraction":
-        return wrong(outside, "{} is not a fraction", "say --scale percent if it is one") if outside.any() else (group, True)
+        return (
+            wrong(outside, "{} is not a fraction", "say --scale percent if it is one")
+            if outside.any()
+            else (group, True)
+        )
     if origin in ("harness", "dclm") and scale == "auto":
         if kind == "share" or origin == "dclm":
             do = "correct it, or say --scale percent if all are percentages"
@@ -597,7 +609,7 @@ def _one_unit(
         if not large.any():
             return group, True
         parts = small & (values < 1)
-        mixed = parts.any() and (values <= 1).mean() >= 0.2 or bool(signs.any() and parts.any())
+        mixed = parts.any() and ((values <= 1).mean() >= 0.2 or signs.any())
         lone = small & (values < positive[large].min() / 10)
         odd = large & (values > 1) & (small.sum() >= len(values) / 2)
         if mixed or lone.any() or odd.any():
@@ -693,11 +705,15 @@ def _oriented(name: str, group: pd.DataFrame, share: bool, asked: bool, tally: T
     elif origin != "harness" and falls(name):
         rises = False
         told = f"by its name '{name}', lower is better: turned around"
-        tally.add("turned by name", Problem(source, None, name, told, "rename the column if it is not so", serious=False))
+        tally.add(
+            "turned by name", Problem(source, None, name, told, "rename the column if it is not so", serious=False)
+        )
     if asked and rises is not None:
         what = label if isinstance(metric, str) else name
         told = f"'{what}' is known to {'rise' if rises else 'fall'} as models get better"
-        told += "; --lower-is-better changes nothing" if rises else " and is turned once; --lower-is-better adds nothing"
+        told += (
+            "; --lower-is-better changes nothing" if rises else " and is turned once; --lower-is-better adds nothing"
+        )
         tally.add("known direction", Problem(source, None, name, told, "leave --lower-is-better out", serious=False))
     if rises is None and asked:
         rises = False
@@ -846,6 +862,9 @@ def _read_table(path: Path, found: list[Problem]) -> tuple[pd.DataFrame | None, 
             told = f"{len(row)} fields, the header has {len(header)}"
             do = "give every row the same number of fields; quote separators"
             tally.add("fields", Problem(shown, number, None, told, do))
+        elif row[0].strip() == header[0] and header[0] and _number(header[0])[0] is None:
+            told = f"a second header line: '{row[-1].strip()[:40]}' is not a number"
+            tally.add("header", Problem(shown, number, None, told, "give one table a file"))
     found += tally.told("rows")
     if len([p for p in found if p.serious]) > before:
         return None, False
@@ -981,6 +1000,8 @@ def _number(value: Any) -> tuple[float | None, str]:
     text = str(value).strip().replace("\u2212", "-").removesuffix("%").strip()
     if len(text) > 60:
         return None, ""
+    if text.lower().lstrip("+-") in ("inf", "infinity"):
+        return math.inf, "point"
     if _PLAIN.fullmatch(text):
         number = float(text)
         return number, "point" if "." in text or not number.is_integer() else "whole"
@@ -1152,7 +1173,12 @@ def _mostly_numbers(column: pd.Series) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, (float, np.floating)) and value != value):
+    if (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, (float, np.floating)) and value != value)
+    ):
         return True
     return isinstance(value, str) and value.strip().lower() in MISSING
 
@@ -1222,7 +1248,10 @@ def _harness_files(
     problems += tally.told("files")
     if not rows and not any(p.serious for p in problems):
         if runs != "newest":
-            told, do = f"no results of run '{runs}' among {len(files)} file(s)", "correct --runs: a part of a path, or 5shot"
+            told, do = (
+                f"no results of run '{runs}' among {len(files)} file(s)",
+                "correct --runs: a part of a path, or 5shot",
+            )
         else:
             what = "no results file" if not files else "no results"
             told, do = f"{what} of lm-evaluation-harness", "give the output folder"
@@ -1311,7 +1340,7 @@ def _file_rows(
             told = f"the members of '{group}' are no list of names"
             tally.add("members", Problem(shown, None, "group_subtasks", told, "give the file as the harness wrote it"))
     names = {task: _task_name(task) for task in results}
-    for task, (name, _) in names.items():  # lighteval: the mean over the parts of a task
+    for task in results:  # lighteval: the mean over the parts of a task
         if ":_average" in task and task not in tree:
             stem = task.split(":_average")[0] + ":"
             tree[task] = [t for t in results if t.startswith(stem) and t != task]
@@ -1445,7 +1474,9 @@ def _model_of(content: Mapping, config: Mapping, general: Mapping, place: str, i
             arguments = json.loads(arguments)
         except (ValueError, RecursionError):
             arguments = dict(a.split("=", 1) for a in arguments.split(",") if "=" in a)
-    arguments = {k.strip(): v for k, v in arguments.items() if isinstance(k, str)} if isinstance(arguments, Mapping) else {}
+    arguments = (
+        {k.strip(): v for k, v in arguments.items() if isinstance(k, str)} if isinstance(arguments, Mapping) else {}
+    )
     lighteval = general.get("model_config")
     lighteval = lighteval if isinstance(lighteval, Mapping) else {}
     places = (
@@ -1473,7 +1504,9 @@ def _model_of(content: Mapping, config: Mapping, general: Mapping, place: str, i
     return name.encode("utf-8", "replace").decode()
 
 
-_STAMP = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T_ -](\d{2})(?:[-:_.：]|%3A)?(\d{2})(?:[-:_.：]|%3A)?(\d{2})(?:[.,](\d+))?)?")
+_STAMP = re.compile(
+    r"(\d{4})-?(\d{2})-?(\d{2})(?:[T_ -](\d{2})(?:[-:_.：]|%3A)?(\d{2})(?:[-:_.：]|%3A)?(\d{2})(?:[.,](\d+))?)?"
+)
 
 
 def _moment(content: Mapping, place: str) -> str | None:
@@ -1639,7 +1672,7 @@ def _pieces(form: str) -> tuple[str, frozenset[str], frozenset[str]]:
     """Return a normal form and the pairs of letters of it and of the part after the owner."""
     short = form.rsplit("/", 1)[-1][:200]
     form = form[:200]
-    return form, frozenset(map("".join, zip(form, form[1:]))), frozenset(map("".join, zip(short, short[1:])))
+    return form, *(frozenset(map("".join, itertools.pairwise(word))) for word in (form, short))
 
 
 def _suggestions(form: str, spelt: Mapping[str, tuple[str, frozenset[str], frozenset[str]]]) -> list[str]:
