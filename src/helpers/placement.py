@@ -29,7 +29,7 @@ from helpers import (
     semantics,
 )
 from helpers.errors import CompanionError, DataError, StaleArtifactError, StudyError, nearest
-from helpers.problems import Problem, Tally, refuse
+from helpers.problems import Problem, refuse
 from helpers.studies import Study
 
 FEW_MODELS = 20  # below this no interval is narrow enough to say much
@@ -37,7 +37,6 @@ FEW_LINEAGES = 8
 FEW_QUESTIONS = 30
 FEW_ITEMS = 100  # below this one standard error is up to five points
 FLOOR = 0.3  # share of models at one value, the lowest or the highest
-SHOWN_MODELS = 8  # of the models that the study lacks
 RELIABLE = 0.8
 REDUNDANT = 0.8  # lower bound of the performance overlap with one known benchmark
 ORTHOGONAL = 0.3  # upper bound of every pair beyond the common factor
@@ -168,12 +167,7 @@ def check_benchmark(
     name, pieces = _chosen(pieces, benchmark, tables, shown, problems)
     known = list(tables.all_scores.columns)
     pieces = _aliases(pieces, aliases or {}, known, shown, problems)
-    named = pieces["model"].dropna().astype(str).str.strip()
-    matching = scores.match_models(named[named != ""], known)
-    _tell_matching(matching, shown, problems)
-    # rows about models that the study lacks play no part: whatever is wrong with them does not matter
-    blank = ~pieces.index.isin(named[named != ""].index)
-    own = pieces[blank | pieces["model"].astype(str).str.strip().isin(matching.matched["given"])]
+    own, matching = scores.of_models(pieces, known, shown, problems, alias="or say --alias YOURS=STUDYS")
     table = scores.judge(own, scale=scale, lower_is_better=lower_is_better, problems=problems)
     values = _in_order(table, matching, known)
     asked = _read_questions(questions_path, name, problems) if questions_path else None
@@ -223,6 +217,7 @@ def _chosen(
     if benchmark:
         written = pieces["column"].iloc[0] if len(pieces) else benchmark
         if written != benchmark and written in {*tables.all_scores.index, *tables.unusable}:
+            problems[:] = [p for p in problems if f"read as '{benchmark}'" not in p.found]
             told = f"no benchmark '{benchmark}': the only one is '{written}', which the study knows as another"
             problems.append(Problem(shown, None, None, told, f"leave --benchmark out if '{written}' is meant"))
             return benchmark, pieces.iloc[:0]
@@ -248,34 +243,6 @@ def _aliases(
     return pieces.assign(model=pieces["model"].map(lambda m: aliases.get(m, m)))
 
 
-def _tell_matching(matching: scores.Matching, shown: str, problems: list[Problem]) -> None:
-    """Say how names were matched and which fit nothing: one line each, with a count and the first example."""
-    doubtful = sorted(matching.unmatched, key=lambda g: (not matching.unmatched[g], g))
-    if doubtful:
-        near = matching.unmatched[doubtful[0]]
-        told = f"model '{doubtful[0]}' is not in the study" + (f"; nearest: {_listed(near)}" if near else "")
-        alike = [g for g in doubtful[1:] if matching.unmatched[g]][: SHOWN_MODELS - 1]
-        if len(doubtful) > 1:
-            told += f"; nor are {len(doubtful) - 1} more"
-            told += ", ".join(f"{' (' if i == 0 else ''}'{g}', nearest {_listed(matching.unmatched[g][:1])}"
-                              for i, g in enumerate(alike)) + (")" if alike else "")  # fmt: skip
-        do = "left out; correct the name or say --alias YOURS=STUDYS, if it is meant"
-        problems.append(Problem(shown, None, "model", told, do, serious=False))
-    for how, words in (("normalised", "normal form"), ("base name", "base name")):
-        rule = matching.matched[matching.matched["how"] == how]
-        if len(rule):
-            given, target = rule.iloc[0][["given", "known"]]
-            told = f"'{given}' was matched to '{target}' by its {words}"
-            told += f" (and {len(rule) - 1} more)" if len(rule) > 1 else ""
-            problems.append(Problem(shown, None, "model", told, "nothing, if that is the model", serious=False))
-    tally = Tally()
-    for target, group in matching.matched.groupby("known", sort=False):
-        if len(group) > 1:
-            told = f"{_listed(group['given'])} all mean '{target}'"
-            tally.add("twice", Problem(shown, None, "model", told, "keep one of them"))
-    problems += tally.told("models")
-
-
 def _in_order(table: pd.DataFrame, matching: scores.Matching, known: list[str]) -> pd.DataFrame:
     """Return score, stderr and n_items over the study's models that have a score, in the study's order."""
     names = matching.matched.drop_duplicates("known").set_index("given")["known"]
@@ -283,10 +250,6 @@ def _in_order(table: pd.DataFrame, matching: scores.Matching, known: list[str]) 
     kept = kept.assign(model=kept["model"].map(names)).drop_duplicates("model").set_index("model")
     order = [m for m in known if m in kept.index]
     return kept.loc[order, ["score", "stderr", "n_items"]].astype(float)
-
-
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(f"'{n}'" for n in names)
 
 
 def _check_values(
@@ -358,6 +321,8 @@ def _check_noise(
         told = f"{count:.0f} items"
         do = f"scores over fewer than {FEW_ITEMS} items are coarse; give more if you have them"
         problems.append(Problem(shown, None, "n_items", told, do, serious=False))
+    if any(p.serious for p in problems):
+        return  # of scores that are wrong nothing more is to be said
     quality = float(inference.rank_reliability(values.to_frame().T, error.to_frame().T)[0])
     if quality < RELIABLE:
         told = f"the reliability of its ranks is {quality:.2f}; {RELIABLE:g} is asked"

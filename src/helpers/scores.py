@@ -191,13 +191,55 @@ def read(
     pieces = gather(
         path, benchmark=benchmark, benchmarks=benchmarks, metric=metric, runs=runs, level=level, problems=found
     )
-    if models is not None and len(pieces):
-        known = set(match_models(pieces["model"], models).matched["given"])
-        pieces = pieces[pieces["model"].isin(known)]
-        if pieces.empty:
-            found.append(Problem(_shown(path), None, "model", "no model is known", "correct the names"))
+    if models is None or pieces.empty:
+        frame = judge(pieces, scale=scale, lower_is_better=lower_is_better, problems=found)
+        return _finish(frame, found, problems)
+    pieces, matching = of_models(pieces, models, _shown(path), found)
+    if matching.matched.empty:
+        told = f"none of its {len(matching.unmatched)} models is known"
+        found.append(Problem(_shown(path), None, "model", told, "correct the names"))
     frame = judge(pieces, scale=scale, lower_is_better=lower_is_better, problems=found)
-    return _finish(frame, found, problems)
+    known = matching.matched.set_index("given")["known"]
+    return _finish(frame.assign(model=frame["model"].map(known)), found, problems)
+
+
+SHOWN_MODELS = 8  # unknown ones with a suggestion, in one message
+
+
+def of_models(
+    pieces: pd.DataFrame, models: Iterable[str], shown: str, problems: list[Problem], alias: str = ""
+) -> tuple[pd.DataFrame, Matching]:
+    """Return the rows about known models, names as written, and the matching; say once how names were matched.
+
+    Rows about other models play no part: whatever is wrong with them does not matter. Rows without a model stay, to be
+    refused. `alias` ends the advice on names that fit nothing.
+    """
+    named = pieces["model"].map(lambda m: None if _is_missing(m) else str(m).strip())
+    matching = match_models(named.dropna(), models)
+    doubtful = sorted(matching.unmatched, key=lambda g: (not matching.unmatched[g], g))
+    if doubtful:
+        listed = {g: " or ".join(f"'{n}'" for n in matching.unmatched[g]) for g in doubtful[:SHOWN_MODELS]}
+        told = f"model '{doubtful[0]}' is not in the study"
+        told += f"; nearest: {listed[doubtful[0]]}" if listed[doubtful[0]] else ""
+        told += f"; nor are {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+        alike = [f"'{g}', nearest {near}" for g, near in list(listed.items())[1:] if near]
+        told += f" ({'; '.join(alike)})" if alike else ""
+        do = " ".join(["left out; correct the name, if it is meant", alias]).strip()
+        problems.append(Problem(shown, None, "model", told, do, serious=False))
+    for how, words in (("normalised", "normal form"), ("base name", "base name")):
+        rule = matching.matched[matching.matched["how"] == how]
+        if len(rule):
+            given, target = rule.iloc[0][["given", "known"]]
+            told = f"'{given}' was matched to '{target}' by its {words}"
+            told += f" (and {len(rule) - 1} more)" if len(rule) > 1 else ""
+            problems.append(Problem(shown, None, "model", told, "nothing, if that is the model", serious=False))
+    tally = Tally()
+    for target, group in matching.matched.groupby("known", sort=False):
+        if len(group) > 1:
+            told = f"{' and '.join(repr(g) for g in group['given'])} all mean '{target}'"
+            tally.add("twice", Problem(shown, None, "model", told, "keep one of them"))
+    problems += tally.told("models")
+    return pieces[named.isna() | named.isin(matching.matched["given"])], matching
 
 
 def gather(
@@ -277,9 +319,14 @@ def _asked_for(
     """Return the rows of the benchmarks that are meant; a name that the source lacks is a serious problem."""
     names = list(pieces["benchmark"].dropna().unique())
     # the only column of a table may well be the asked one under another name: read so, and both names are told
-    renamed = benchmark and len(names) == 1 and names[0] != benchmark and pieces["origin"].iloc[0] in ("table", "semicolons")
+    renamed = (
+        benchmark and len(names) == 1 and names[0] != benchmark and pieces["origin"].iloc[0] in ("table", "semicolons")
+    )
     if renamed:
-        told, do = f"its only benchmark is '{names[0]}'; it is read as '{benchmark}'", "correct --benchmark if it is another"
+        told, do = (
+            f"its only benchmark is '{names[0]}'; it is read as '{benchmark}'",
+            "correct --benchmark if it is another",
+        )
         problems.append(Problem(shown, None, None, told, do, serious=False))
     for name in () if renamed else sorted((benchmarks | ({benchmark} if benchmark else set())) - set(names)):
         if name in headings:
@@ -383,7 +430,7 @@ def _one_metric(pieces: pd.DataFrame, metric: str | None, shown: str, problems: 
         if having.empty and not metric:
             kept.append(group)
             continue
-        order = [m for m in (*_PREFERRED, *sorted(having.index)) if m in having.index]
+        order = [m for m in dict.fromkeys((*_PREFERRED, *sorted(having.index))) if m in having.index]
         if metric and asked not in having.index:
             told = f"no metric '{asked}' (has: {', '.join(sorted(having.index)) or 'none'})"
             tally.add("lacking", Problem(shown, None, name, told, "left out; correct --metric", serious=False))
@@ -406,7 +453,7 @@ def _one_metric(pieces: pd.DataFrame, metric: str | None, shown: str, problems: 
                 continue
             best = asked_filter
         else:
-            rank = [*_FILTERS, *sorted(filters.index)]
+            rank = list(dict.fromkeys((*_FILTERS, *sorted(filters.index))))
             best = max(filters.index, key=lambda f: (filters[f], -rank.index(f)))
             if len(filters) > 1:
                 listed = ", ".join(f"'{f}'" for f in filters.index)
@@ -593,7 +640,7 @@ def _one_unit(
             beside = outside & (~outside).any()
             if beside.any() and (~outside).sum() >= len(values) / 2:
                 return wrong(beside, "{} beside fractions", "correct it, or say --scale raw if it is right")
-            return group, not outside.any()
+            return group, False
     hundred = (values < 0) | (values > 100)
     if scale == "percent" and hundred.any():
         return wrong(hundred, "{} is not a percentage", correct)
@@ -1111,7 +1158,7 @@ def _wide(table, model, others, notes, wanted, shown, found) -> pd.DataFrame | N
     if odd:
         told = f"{len(odd)} column(s) of errors or counts belong to no benchmark, first '{odd[0]}'; not used"
         found.append(Problem(shown, None, odd[0], told, "name them as the benchmark, then '_stderr' or '_n'", False))
-    numeric = [c for c in others if c not in notes | taken | set(odd) and _mostly_numbers(table[c])]
+    numeric = [c for c in others if c not in notes | taken | set(odd) and (c in wanted or _mostly_numbers(table[c]))]
     _tell_left_out(table, sorted(set(others) - set(numeric) - notes - taken - set(odd)), shown, "a benchmark", found)
     if not numeric:
         do = "give one column a benchmark, or 'score'"
@@ -1124,8 +1171,8 @@ def _wide(table, model, others, notes, wanted, shown, found) -> pd.DataFrame | N
             do = "write one row a score, with this column"
             found.append(Problem(shown, None, name, told, do, serious=False))
         shared = {}
-    left = sorted(notes - set(shared.values()), key=list(table.columns).index)
-    left = [c for c in left if _mostly_numbers(table[c])]
+    told_of = {c for names in (_COUNTS, _ERRORS) if (c := _column(table, names))}
+    left = [c for c in table.columns if c in notes - told_of and _mostly_numbers(table[c])]
     if left:
         told = f"{len(left)} column(s) of numbers are notes, not benchmarks: {', '.join(left[:6])}"
         found.append(Problem(shown, None, None, told, "say --benchmark NAME if one is meant", serious=False))
@@ -1147,7 +1194,8 @@ def _is_companion(column: str) -> bool:
 def _tell_left_out(table: pd.DataFrame, names: list[str], shown: str, what: str, found: list[Problem]) -> None:
     tally = Tally()
     for name in names:
-        told = f"no numbers (first value '{str(table[name].iloc[0])[:30]}'); not {what}"
+        told = next((str(v)[:30] for v in table[name] if not _is_missing(v) and _number(v) == (None, "")), "")
+        told = f"no column of numbers (first value that is none: '{told}'); not {what}"
         tally.add("text", Problem(shown, None, name, told, "nothing, if it is a note", serious=False))
     found += tally.told("columns")
 
@@ -1390,7 +1438,7 @@ def _file_rows(
                 "rises": way if isinstance(way, bool) else None, "row": None, "column": name, "origin": "harness",
                 "path": place,
             })  # fmt: skip
-    if not rows:
+    if not rows and not metrics:
         told = "no usable result in this file"
         tally.add("nothing", Problem(shown, None, None, told, "look at its metrics", serious=False))
     return rows
