@@ -1129,7 +1129,8 @@ def _long(
         if pieces is None:
             return empty
     pieces = pieces.rename(columns={"__row__": "row"})
-    pieces["source"], pieces["path"] = shown, str(path)
+    pieces["source"], pieces["path"] = shown, shown
+    pieces["row"] = pd.Series([int(n) for n in pieces["row"]], pieces.index, dtype=object)
     pieces["model"] = pieces["model"].map(_link_text)
     if "metric" in pieces:
         pieces["metric"] = pieces["metric"].map(lambda m: None if _is_missing(m) else str(m))
@@ -1282,6 +1283,7 @@ def _harness_files(
     used = 0
     for path in files:
         place = path.relative_to(folder).as_posix() if folder is not None else path.name
+        place = place.encode("utf-8", "replace").decode()
         if runs != "newest" and not shots and not _is_part(runs, place):
             continue
         content = _load_json(path, folder is not None, tally)
