@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
-from helpers import adapt, overlap, paths, placement, provenance, scores, studies
+from helpers import adapt, inference, overlap, paths, placement, provenance, scores, studies
 from helpers.errors import DataError, StudyError
 
 MODELS = [f"org{i % 6}/model-{i:02d}" for i in range(24)]
@@ -89,7 +90,8 @@ SCORES = [
     ("quoted decimal comma", line(3, 'org2/model-02,"0,31"'), "decimal comma", False, {}),
     ("a word for a number", line(3, "org2/model-02,good"), "'good' is not a number", True, {}),
     ("infinite", line(3, "org2/model-02,inf"), "write a finite number", True, {}),
-    ("two numbers in a cell", line(3, "org2/model-02,0.3 ± 0.1"), "is not a number", True, {}),
+    ("a huge number", line(3, "org2/model-02,1e308"), "write a finite number", True, {"scale": "raw"}),
+    ("two numbers in a cell", line(3, "org2/model-02,0.3 ± 0.1"), "holds two numbers", True, {}),
     ("no model name", line(3, ",0.3"), "no model name", True, {}),
     ("missing score", line(3, "org2/model-02,"), "not measured, left out", False, {}),
     ("NaN written out", line(3, "org2/model-02,NaN"), "not measured, left out", False, {}),
@@ -128,7 +130,7 @@ SCORES = [
     ("a perplexity", table(np.linspace(3, 30, 24), column="word_perplexity"), "lower is better", False, {"scale": "raw"}),
     ("another revision", GOOD.replace("org2/model-02", "org2/model-02@step1000"), "is not in the study", False, {}),
     ("revision main", GOOD.replace("org2/model-02", "org2/model-02@main"), "by its normal form", False, {}),
-    ("thousands separator", line(3, 'org2/model-02,"1,234.5"'), "is not a number", True, {}),
+    ("thousands separator", line(3, 'org2/model-02,"1,234.5"'), "1,234.5 is neither a fraction", True, {}),
     ("spreadsheet error", line(3, "org2/model-02,#DIV/0!"), "is not a number", True, {}),
     ("true or false", line(3, "org2/model-02,TRUE"), "is not a number", True, {}),
     ("a blank for a name", line(3, "   ,0.3"), "no model name", True, {}),
@@ -550,3 +552,82 @@ def test_example_can_be_made_again(tmp_path):
     again = pd.read_csv(made[0]).set_index("model")["score"]
     assert (again - shipped).abs().max() <= 2
     assert made[1].read_text() == (paths.DATA / "examples" / "my_questions.jsonl").read_text()
+
+
+# --- what the check says --------------------------------------------------------------------------------------------
+
+
+def test_ranks_on_a_floor_are_not_called_reliable(tables, tmp_path):
+    """20 of 26 models on one value: the few others carry the variance, the order of the 20 is chance."""
+    high = np.linspace(0.3, 0.8, 4)
+    scored = table([0.0227] * 20 + list(high)).replace("model,mine", "model,mine,n_items")
+    scored = "\n".join(r if i == 0 else f"{r},132" for i, r in enumerate(scored.splitlines()))
+    (tmp_path / "s.csv").write_text(scored)
+    submission = check(tables, tmp_path / "s.csv")
+    assert said(submission, "83% of the models (20 of 24) score 0.0227: a floor", False)
+    assert said(submission, "the reliability of its ranks is 0.", False)
+    noise = submission.stderr.to_frame().T
+    assert inference.score_reliability(submission.scores.to_frame().T, noise)[0] > 0.95
+    assert inference.rank_reliability(submission.scores.to_frame().T, noise)[0] < 0.7
+
+
+def test_rank_reliability_is_the_rank_correlation_of_two_measurements():
+    rng = np.random.default_rng(1)
+    true, noise = rng.normal(size=(3, 400)), np.full((3, 400), 0.5)
+    first, again = (true + noise * rng.normal(size=true.shape) for _ in range(2))
+    measured = [stats.spearmanr(a, b).statistic for a, b in zip(first, again)]
+    np.testing.assert_allclose(inference.rank_reliability(first, noise), measured, atol=0.06)
+    assert np.isnan(inference.rank_reliability(first, noise * np.nan)).all()
+    none = inference.rank_reliability(rng.normal(size=(1, 60)), np.full((1, 60), 3.0))[0]
+    assert abs(none) < 0.1, "differences that are all noise have no rank reliability"
+
+
+def test_few_items_are_said(tables, tmp_path):
+    (tmp_path / "s.csv").write_text("model,mine,n_items\n" + "\n".join(f"{r},40" for r in ROWS[1:]))
+    assert said(check(tables, tmp_path / "s.csv"), "40 items", False)
+
+
+def test_a_benchmark_that_the_study_knows_is_not_read_under_another_name(tables, tmp_path):
+    (tmp_path / "s.csv").write_text(table(column="b3"))
+    submission = check(tables, tmp_path / "s.csv", benchmark="b4")
+    assert said(submission, "no benchmark 'b4': the only one is 'b3'", True) and submission.scores.empty
+    assert check(tables, tmp_path / "s.csv", benchmark="b3").sound
+    (tmp_path / "s.csv").write_text(GOOD)
+    assert said(check(tables, tmp_path / "s.csv", benchmark="b4"), "'mine'; it is read as 'b4'", False)
+
+
+def test_trouble_of_models_that_the_study_lacks_does_not_matter(tables, tmp_path):
+    more = "z/none,0.5\nz/none,0.9\nz/other,oops\nz/third,1e308\nz/fourth,33\n"
+    (tmp_path / "s.csv").write_text(GOOD + more)
+    submission = check(tables, tmp_path / "s.csv")
+    assert submission.sound and len(submission.scores) == 24
+    assert [str(p) for p in submission.problems if "is not in the study" in p.found and "3 more" in p.found]
+    assert len(submission.problems) == 1
+
+
+def test_the_check_lists_models_and_what_is_not_compared(tables, tmp_path, monkeypatch, capsys):
+    import dataclasses
+
+    blank = tables.all_scores.copy()
+    blank.loc["b5", MODELS[4:]] = np.nan
+    part = dataclasses.replace(tables, all_scores=blank, unusable={"gsm": "floor: 10 % of the models"})
+    monkeypatch.setattr(placement, "ready", lambda study, own=None, families=None: part)
+    (tmp_path / "s.csv").write_text(GOOD.replace("org0/model-00", "ORG0/Model_00") + "z/none,0.5\n")
+    assert adapt.main(["--scores", str(tmp_path / "s.csv"), "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("0 questions: fit to compare.")
+    assert lines[1].startswith("matched  24 model(s):") and "org0/model-00 (written 'ORG0/Model_00')" in lines[1]
+    assert lines[2].startswith("not in the study, left out  1 model(s): 'z/none'")
+    assert "gsm (not usable in this study: floor: 10 % of the models)" in lines[3]
+    assert "b5 (4 shared models have a score, 8 are needed)" in lines[3]
+    placed = placement.place(studies.load("lab"), check(part, tmp_path / "s.csv"), part, bootstraps=20, splits=2)
+    assert "floor" in placed.missing["performance: gsm"] and "performance: b5" in placed.missing
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_perplexity_of_a_harness_folder_is_turned_once(tables, tmp_path, flag):
+    for i, m in enumerate(MODELS):
+        content = {"results": {"wiki": {"word_perplexity,none": 30 - i}}, "model_name": m}
+        (tmp_path / f"r{i}.json").write_text(json.dumps(content))
+    submission = check(tables, tmp_path, lower_is_better=flag)
+    assert submission.sound and submission.scores.is_monotonic_increasing

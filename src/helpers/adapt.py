@@ -225,8 +225,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--benchmark", default="", help="which benchmark of the score file")
     parser.add_argument("--scale", default="auto", choices=["auto", "fraction", "percent", "raw"])
     parser.add_argument("--lower-is-better", action="store_true")
-    parser.add_argument("--metric", default="", help="metric of a harness folder")
-    parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its file name")
+    parser.add_argument("--metric", default="", help="metric to take, or metric,filter")
+    parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its path, or shots such as 5shot")
     parser.add_argument("--alias", action="append", default=[], metavar="YOURS=STUDYS", help="a model's name")
     parser.add_argument("--models", default="", metavar="NAME=PLACE,...", help="your own models: folders or hub ids")
     parser.add_argument("--family", action="append", default=[], metavar="NAME=LINEAGE", help="their lineages")
@@ -303,23 +303,31 @@ def check(options: argparse.Namespace):
         runs=options.runs,
         aliases=dict(a.split("=", 1) for a in options.alias),
     )
-    for name in _own(options):
-        if name not in submission.scores.index:
-            print(
-                f"note   model '{name}' was measured but has no score in {paths.label(options.scores)}; it plays no part."
-            )
-    for problem in sorted(submission.problems, key=lambda p: not p.serious):
-        shown = "".join(c if c.isprintable() else "\ufffd" for c in str(problem))  # names may hold control characters
-        print(("WRONG  " if problem.serious else "note   ") + shown)
-    wrong = sum(p.serious for p in submission.problems)
+    for line in _said(submission, study.name, [n for n in _own(options) if n not in submission.scores.index]):
+        print("".join(c if c.isprintable() else "\ufffd" for c in line))  # names may hold control characters
+    return submission
+
+
+def _said(submission, study: str, unscored: Sequence[str]) -> list[str]:
+    """Return what there is to say about the files, the line that matters first."""
+    wrong = [f"WRONG  {p}" for p in submission.problems if p.serious]
     if wrong:
-        print(f"{wrong} thing(s) must be put right; nothing was computed.")
+        lines = [*wrong, f"{len(wrong)} thing(s) must be put right; nothing was computed."]
     else:
         asked = 0 if submission.questions is None else len(submission.questions)
-        print(
-            f"'{submission.name}': scores of {len(submission.scores)} models of study '{study.name}', {asked} questions: fit to compare."
-        )
-    return submission
+        lines = [f"'{submission.name}': scores of {len(submission.scores)} models of study '{study}', {asked} questions: fit to compare."]  # fmt: skip
+    matched, unknown, left = submission.matching.matched, submission.matching.unmatched, submission.not_compared
+    if len(matched):
+        named = [k if g == k else f"{k} (written '{g}')" for g, k in zip(matched["given"], matched["known"])]
+        lines.append(f"matched  {len(matched)} model(s): {', '.join(named)}")
+    if unknown:
+        shown = ", ".join(f"'{n}'" for n in list(unknown)[:40]) + (" ..." if len(unknown) > 40 else "")
+        lines.append(f"not in the study, left out  {len(unknown)} model(s): {shown}")
+    if unscored:
+        lines.append(f"measured, but without a score: no part in it  {len(unscored)} model(s): {', '.join(unscored)}")
+    if left and len(submission.scores):
+        lines.append(f"not compared  {len(left)} benchmark(s) of the study: " + "; ".join(f"{b} ({w})" for b, w in left.items()))  # fmt: skip
+    return lines + [f"note   {p}" for p in submission.problems if not p.serious]
 
 
 def adapt(options: argparse.Namespace) -> Path:

@@ -844,6 +844,7 @@ class Tables:
     groups, all_groups : Series model -> lineage. benchmarks : benchmarks.csv by name, in the order of scores.
     units : units.parquet. exclude : (units x benchmarks) True where a unit is the benchmark's own text.
     left_out : benchmark -> why it has no signature here, though it is usable; own model -> why it has no scores.
+    unusable : benchmark of the study that is in none of the tables -> why.
     """
 
     surprisal: pd.DataFrame
@@ -856,6 +857,7 @@ class Tables:
     units: pd.DataFrame
     exclude: np.ndarray
     left_out: dict[str, str]
+    unusable: dict[str, str] = field(default_factory=dict)
 
 
 def load(folder: Path | str, groups: str = "family") -> Tables:
@@ -867,7 +869,9 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
     """
     folder = Path(folder)
     benchmarks = provenance.read_table(folder / "benchmarks.csv").set_index("benchmark")
-    benchmarks = benchmarks[benchmarks["usable"].astype(bool)]
+    usable = benchmarks["usable"].astype(bool)
+    unusable = benchmarks.loc[~usable].get("reason", pd.Series("", benchmarks.index[~usable])).fillna("").to_dict()
+    benchmarks = benchmarks[usable]
     long = provenance.read_table(folder / "scores.csv")
     models = provenance.read_table(folder / "models.csv").set_index("model")
     units = provenance.read_table(folder / "units.parquet")
@@ -913,6 +917,7 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
         units=units,
         exclude=exclude,
         left_out=left_out,
+        unusable=unusable,
     )
 
 

@@ -35,7 +35,8 @@ from helpers.studies import Study
 FEW_MODELS = 20  # below this no interval is narrow enough to say much
 FEW_LINEAGES = 8
 FEW_QUESTIONS = 30
-SHOWN_MODELS = 8  # of the models that the study lacks
+FEW_ITEMS = 100  # below this one standard error is up to five points
+FLOOR = 0.3  # share of models at one value, the lowest or the highest
 RELIABLE = 0.8
 REDUNDANT = 0.8  # lower bound of the performance overlap with one known benchmark
 ORTHOGONAL = 0.3  # upper bound of every pair beyond the common factor
@@ -55,7 +56,8 @@ class Submission:
 
     `scores` and `stderr` are Series over the study's model names (NaN where no standard error is known),
     `n_items` the number of items or None, `questions` a question table or None, `matching` says how model names
-    were matched, `problems` is everything there is to say about the files.
+    were matched, `problems` is everything there is to say about the files, `not_compared` names the benchmarks of the
+    study that cannot be compared with it -> why not.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Submission:
     questions: pd.DataFrame | None
     matching: scores.Matching
     problems: tuple[Problem, ...]
+    not_compared: dict[str, str] = field(default_factory=dict)
 
     @property
     def sound(self) -> bool:
@@ -148,9 +151,9 @@ def check_benchmark(
     tables
         The study's tables, see :func:`ready`.
     benchmark
-        Which benchmark of the file is meant, when it holds several; its name otherwise.
+        Which benchmark of the file is meant, when it holds several. A file that names none is called so.
     scale, lower_is_better, metric, runs
-        As in ``scores.read``; `lower_is_better` turns the scores round.
+        As in ``scores.read``; `lower_is_better` turns scores whose direction is not known, and no others.
     aliases
         Your model name -> the study's, for names that no rule can match.
 
@@ -160,131 +163,106 @@ def check_benchmark(
     """
     problems: list[Problem] = []
     shown = _label(scores_path)
-    table = _read_scores(scores_path, benchmark, scale, metric, runs, problems)
-    name, table = _chosen(table, benchmark, shown, problems)
-    if not lower_is_better and scores.falls(name):
-        problems.append(
-            Problem(
-                shown,
-                None,
-                name,
-                "the name says that lower is better",
-                "say --lower-is-better if it is so",
-                False,
-            )
-        )
-    if lower_is_better and len(table):
-        unit = table["score"].between(0, 1).all()
-        table = table.assign(score=1 - table["score"] if unit else -table["score"])
+    pieces = scores.gather(scores_path, benchmark=benchmark, metric=metric, runs=runs, problems=problems)
+    name, pieces = _chosen(pieces, benchmark, tables, shown, problems)
     known = list(tables.all_scores.columns)
-    renamed = _aliases(table, aliases or {}, known, shown, problems)
-    matching = scores.match_models(renamed["model"], known)
-    values = _matched(renamed, matching, known, shown, problems)
+    pieces = _aliases(pieces, aliases or {}, known, shown, problems)
+    own, matching = scores.of_models(pieces, known, shown, problems, alias="or say --alias YOURS=STUDYS")
+    table = scores.judge(own, scale=scale, lower_is_better=lower_is_better, problems=problems)
+    values = _in_order(table, matching, known)
     asked = _read_questions(questions_path, name, problems) if questions_path else None
-    count = float(values["n_items"].max()) if values["n_items"].notna().any() else None
+    count = float(values["n_items"].median()) if values["n_items"].notna().any() else None
+    error = values["stderr"]
+    metric_label = table["metric"].iloc[0] if len(table) else ""
     if count is None and asked is not None and len(asked):
         count = float(len(asked))
         problems.append(
             Problem(shown, None, "n_items", f"not given; the {len(asked)} questions are taken as its items",
                     "add a column n_items if the scores are over other items", serious=False)
         )  # fmt: skip
-    error = values["stderr"]
-    if count and error.isna().all() and values["score"].between(0, 1).all():
-        error = np.sqrt(values["score"] * (1 - values["score"]) / count)
-    _check_values(values["score"], tables, name, shown, problems)
+        if error.isna().all() and scores.is_share(metric_label):
+            error = pd.Series(scores.binomial_error(values["score"], count), values.index)
+    _check_values(values["score"], error, count, metric_label, lower_is_better, tables, name, shown, problems)
     _check_copies(values.index, tables, shown, problems)
-    return Submission(name, values["score"], error, count, asked, matching, tuple(problems))
+    left = not_compared(tables, values.index)
+    return Submission(name, values["score"], error, count, asked, matching, tuple(problems), left)
+
+
+def not_compared(tables: overlap.Tables, models: Iterable[str]) -> dict[str, str]:
+    """Return the benchmarks of a study that cannot be compared on the scores of these models -> why not."""
+    sat = tables.all_scores[list(models)]
+    known, varied = sat.notna().sum(axis=1), sat.nunique(axis=1)
+    left = {b: f"not usable in this study{': ' + why if why else ''}" for b, why in tables.unusable.items()}
+    for b in sat.index[(known < inference.MIN_MODELS) | (varied < 2)]:
+        few = known[b] < inference.MIN_MODELS
+        left[b] = (
+            f"{known[b]} shared models have a score, {inference.MIN_MODELS} are needed"
+            if few
+            else "the shared models all score alike"
+        )
+    return left
 
 
 def _label(path: Path | str) -> str:
     try:
-        return paths.label(path)
-    except (ValueError, OSError):
-        return repr(str(path))
-
-
-def _read_scores(path, benchmark, scale, metric, runs, problems: list[Problem]) -> pd.DataFrame:
-    # every benchmark of the file is read; troubles of those that are not meant do not matter
-    found: list[Problem] = []
-    table = scores.read(path, scale=scale, metric=metric, runs=runs, problems=found)
-    names = set(table["benchmark"])
-    others = names - {benchmark} if benchmark in names else set()
-    problems += [p for p in found if p.column not in others]
-    return table
+        return paths.label(path).encode("utf-8", "replace").decode()
+    except (ValueError, OSError, RuntimeError):  # RuntimeError: a loop of links
+        return repr(str(path)).encode("utf-8", "replace").decode()
 
 
 def _chosen(
-    table: pd.DataFrame, benchmark: str | None, shown: str, problems: list[Problem]
+    pieces: pd.DataFrame, benchmark: str | None, tables: overlap.Tables, shown: str, problems: list[Problem]
 ) -> tuple[str, pd.DataFrame]:
-    names = list(table["benchmark"].unique())
-    if benchmark in names:
-        return str(benchmark), table[table["benchmark"] == benchmark]
-    if len(names) == 1:
-        return str(benchmark or names[0]), table
-    if benchmark and names:
-        told = f"no benchmark '{benchmark}'; {nearest(benchmark, names)}"
-        problems.append(Problem(shown, None, None, told, "correct the name"))
-    elif len(names) > 1:
+    names = [str(n) for n in pieces["benchmark"].dropna().unique()]
+    if benchmark:
+        written = pieces["column"].iloc[0] if len(pieces) else benchmark
+        if written != benchmark and written in {*tables.all_scores.index, *tables.unusable}:
+            problems[:] = [p for p in problems if f"read as '{benchmark}'" not in p.found]
+            told = f"no benchmark '{benchmark}': the only one is '{written}', which the study knows as another"
+            problems.append(Problem(shown, None, None, told, f"leave --benchmark out if '{written}' is meant"))
+            return benchmark, pieces.iloc[:0]
+        return benchmark, pieces
+    if len(names) > 1:
         listed = ", ".join(f"'{n}'" for n in names[:8]) + (" ..." if len(names) > 8 else "")
         told = f"{len(names)} benchmarks in the file ({listed})"
         problems.append(Problem(shown, None, None, told, "say which one is yours: --benchmark NAME"))
-    return str(benchmark or "yours"), table.iloc[:0]
+        return "yours", pieces.iloc[:0]
+    return (names or ["yours"])[0], pieces
 
 
 def _aliases(
-    table: pd.DataFrame, aliases: Mapping[str, str], known: list[str], shown: str, problems: list[Problem]
+    pieces: pd.DataFrame, aliases: Mapping[str, str], known: list[str], shown: str, problems: list[Problem]
 ) -> pd.DataFrame:
     for given, target in aliases.items():
         if target not in known:
             told = f"alias '{given}' points at '{target}', which the study lacks; {nearest(target, known)}"
             problems.append(Problem(shown, None, "model", told, "correct the alias"))
-        if given not in set(table["model"]):
+        if given not in set(pieces["model"]):
             told = f"alias '{given}' is no model of the file"
             problems.append(Problem(shown, None, "model", told, "correct or remove the alias", serious=False))
-    return table.assign(model=table["model"].map(lambda m: aliases.get(m, m)))
+    return pieces.assign(model=pieces["model"].map(lambda m: aliases.get(m, m)))
 
 
-def _matched(
-    table: pd.DataFrame, matching: scores.Matching, known: list[str], shown: str, problems: list[Problem]
-) -> pd.DataFrame:
-    """Return score, stderr and n_items over the study's models, and tell how names were matched."""
-    doubtful = sorted(matching.unmatched, key=lambda g: (not matching.unmatched[g], g))
-    for given in doubtful[:SHOWN_MODELS]:
-        near = matching.unmatched[given]
-        told = f"model '{given}' is not in the study" + (f"; nearest: {_listed(near)}" if near else "")
-        problems.append(
-            Problem(
-                shown,
-                None,
-                "model",
-                told,
-                "left out; correct the name or give an alias, if it is meant",
-                False,
-            )
-        )
-    if len(doubtful) > SHOWN_MODELS:
-        told = f"{len(doubtful) - SHOWN_MODELS} more models are not in the study"
-        problems.append(Problem(shown, None, "model", told, "left out", serious=False))
-    rule = matching.matched[matching.matched["how"] != "exact"]
-    for given, target, how in rule.itertuples(index=False):
-        told = f"'{given}' was matched to '{target}' by its {how if how == 'base name' else 'normal form'}"
-        problems.append(Problem(shown, None, "model", told, "nothing, if that is the model", serious=False))
-    for target, group in matching.matched.groupby("known"):
-        if len(group) > 1:
-            told = f"{_listed(group['given'])} all mean '{target}'"
-            problems.append(Problem(shown, None, "model", told, "keep one row per model"))
+def _in_order(table: pd.DataFrame, matching: scores.Matching, known: list[str]) -> pd.DataFrame:
+    """Return score, stderr and n_items over the study's models that have a score, in the study's order."""
     names = matching.matched.drop_duplicates("known").set_index("given")["known"]
     kept = table[table["model"].isin(names.index)]
-    kept = kept.assign(model=kept["model"].map(names)).set_index("model")
+    kept = kept.assign(model=kept["model"].map(names)).drop_duplicates("model").set_index("model")
     order = [m for m in known if m in kept.index]
-    return kept.loc[order, ["score", "stderr", "n_items"]].apply(pd.to_numeric)
+    return kept.loc[order, ["score", "stderr", "n_items"]].astype(float)
 
 
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(f"'{n}'" for n in names)
-
-
-def _check_values(values: pd.Series, tables: overlap.Tables, name: str, shown: str, problems: list[Problem]) -> None:
+def _check_values(
+    values: pd.Series,
+    error: pd.Series,
+    count: float | None,
+    metric: str,
+    flagged: bool,
+    tables: overlap.Tables,
+    name: str,
+    shown: str,
+    problems: list[Problem],
+) -> None:
     if any(p.serious for p in problems) and values.empty:
         return
     if len(values) < inference.MIN_MODELS:
@@ -307,17 +285,49 @@ def _check_values(values: pd.Series, tables: overlap.Tables, name: str, shown: s
     if tied > 0.5:
         told = f"{tied:.0%} of the scores are tied"
         problems.append(Problem(shown, None, name, told, "give more decimals if you have them", serious=False))
+    _check_noise(values, error, count, name, shown, problems)
     reference = tables.all_scores[values.index]
     common = _common_factor(reference)
     rho = values.corr(common, method="spearman")
     if rho < -0.5:
         told = f"scores fall where the study's rise (Spearman {rho:.2f} with the mean of the known benchmarks)"
-        problems.append(Problem(shown, None, name, told, "if lower is better, say --lower-is-better", serious=False))
+        known = metric.startswith(("-", "1 - ")) or not (metric == "raw score" or metric == "score")
+        do = "if lower is better, say --lower-is-better"
+        if metric.startswith(("-", "1 - ")):
+            do = "leave --lower-is-better out if higher is better" if flagged else "check whether the file is right"
+        elif known:
+            do = "check whether the file is right; if lower is better, say --lower-is-better"
+        problems.append(Problem(shown, None, name, told, do, serious=False))
     for other, row in reference.iterrows():
         both = row.notna()
         if both.sum() >= inference.MIN_MODELS and np.allclose(row[both], values[both], atol=5e-4):
             told = f"the scores are those of '{other}'"
             problems.append(Problem(shown, None, name, told, "nothing, if that is meant", serious=False))
+
+
+def _check_noise(
+    values: pd.Series, error: pd.Series, count: float | None, name: str, shown: str, problems: list[Problem]
+) -> None:
+    """Say what keeps ranks from being trusted: a floor or ceiling, few items, noise as large as the differences."""
+    for value, word in ((values.min(), "a floor"), (values.max(), "a ceiling")):
+        share = float(np.isclose(values, value, rtol=0, atol=1e-9).mean())
+        if share >= FLOOR:
+            told = (
+                f"{share:.0%} of the models ({round(share * len(values))} of {len(values)}) score {value:.4g}: {word}"
+            )
+            do = "their order is not known; comparisons rest on the others"
+            problems.append(Problem(shown, None, name, told, do, serious=False))
+    if count is not None and count < FEW_ITEMS:
+        told = f"{count:.0f} items"
+        do = f"scores over fewer than {FEW_ITEMS} items are coarse; give more if you have them"
+        problems.append(Problem(shown, None, "n_items", told, do, serious=False))
+    if any(p.serious for p in problems):
+        return  # of scores that are wrong nothing more is to be said
+    quality = float(inference.rank_reliability(values.to_frame().T, error.to_frame().T)[0])
+    if quality < RELIABLE:
+        told = f"the reliability of its ranks is {quality:.2f}; {RELIABLE:g} is asked"
+        do = "more items or models that differ more; until then overlaps are underestimated"
+        problems.append(Problem(shown, None, name, told, do, serious=False))
 
 
 def _check_copies(models: Iterable[str], tables: overlap.Tables, shown: str, problems: list[Problem]) -> None:
@@ -432,18 +442,16 @@ def place(
             + (f" ({tables.left_out[model]})" if model in tables.left_out else "")
         )
     both = tables.all_scores[models]
-    enough = both.notna().sum(axis=1) >= inference.MIN_MODELS
-    varied = both.nunique(axis=1) >= 2
-    for b in both.index[~(enough & varied)]:
-        reason = "too few shared models have a score" if not enough[b] else "the shared models all score alike"
-        missing[f"performance: {b}"] = reason
+    left = not_compared(tables, models)
+    missing |= {f"performance: {b}": reason for b, reason in left.items()}
+    fit = ~both.index.isin(list(left))
     own = f"{name} (yours)" if name in both.index else name
-    rows = pd.concat([submission.scores[models].to_frame(own).T, both[enough & varied]])
+    rows = pd.concat([submission.scores[models].to_frame(own).T, both[fit]])
     groups = tables.all_groups[models]
     # a bootstrap over a handful of lineages knows nothing: then single models are drawn, and the page says so
     by = groups if groups.nunique() >= FEW_LINEAGES else None
     matrices = {"performance": _performance(rows, by, None, bootstraps, seed)}
-    factor = _common_factor(both[enough & varied])
+    factor = _common_factor(both[fit])
     try:
         matrices["beyond"] = _performance(rows, by, factor, bootstraps, seed)
     except DataError as error:
@@ -601,17 +609,12 @@ def _pairs(axis, own, value, low, high) -> pd.DataFrame:
 
 
 def _reliability(own, submission, crossfit, asked) -> pd.DataFrame:
-    known = submission.stderr.notna().any()
-    value = (
-        inference.score_reliability(submission.scores.to_frame().T, submission.stderr.to_frame().T)[0]
-        if known
-        else np.nan
-    )
+    value = inference.rank_reliability(submission.scores.to_frame().T, submission.stderr.to_frame().T)[0]
     rows = [
         {
             "axis": "performance",
             "reliability": value,
-            "what": "share of the score differences that is not item sampling",
+            "what": "rank correlation to be expected with as many other items",
         }
     ]
     if crossfit is not None:
@@ -637,7 +640,7 @@ def _flags(own, submission, tables, models, pairs, reliability, factor) -> pd.Da
     quality = reliability.set_index("axis")["reliability"].get("performance", np.nan)
     rows.append(("too noisy", None if np.isnan(quality) else bool(quality < RELIABLE),
                  "no item count or standard error was given" if np.isnan(quality)
-                 else f"{quality:.0%} of the differences between models are more than item sampling; {RELIABLE:.0%} are asked"))  # fmt: skip
+                 else f"with as many other items its ranks would agree at {quality:.2f}; {RELIABLE:g} is asked"))  # fmt: skip
     near = direct["value"].idxmax()
     top = direct.loc[near]
     extra = beyond.loc[near] if beyond is not None and near in beyond.index else None

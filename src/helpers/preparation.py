@@ -66,12 +66,7 @@ def _prepare_list(study: studies.Study) -> None:
     if not study.benchmarks.scores:
         raise StudyError(f"study '{study.name}': benchmarks.scores names no file or folder; give one.")
     source = paths.ROOT / study.benchmarks.scores
-    table = scores.read(source, benchmarks=study.benchmarks.include)
-    matching = scores.match_models(table["model"], models["model"])
-    if matching.unmatched:
-        print(f"{paths.label(source)}: not in the study, left out: {', '.join(matching.unmatched)}")
-    known = matching.matched.set_index("given")["known"]
-    table = table.assign(model=table["model"].map(known)).dropna(subset="model")
+    table = scores.read(source, benchmarks=study.benchmarks.include, models=models["model"])
     table = table[~table["benchmark"].isin(study.benchmarks.exclude)]
     if table.empty:
         raise DataError(f"{paths.label(source)}: none of its models is in study '{study.name}'.")
@@ -93,7 +88,7 @@ def _prepare_list(study: studies.Study) -> None:
             "function": functions.get(name, name),
             "family": None,
             "format": formats.get(name, "unknown"),
-            "n_items": table.loc[table["benchmark"] == name, "n_items"].max(),
+            "n_items": table.loc[table["benchmark"] == name, "n_items"].median(),
             "chance": None,
             "usable": bool(count >= MIN_MODELS and not constant[name]),
             "reason": f"{count} models, {MIN_MODELS} are needed" if count < MIN_MODELS
