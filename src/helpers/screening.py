@@ -25,9 +25,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from helpers import provenance
 from helpers.errors import DataError, nearest
 
 Ties = Literal["average", "name"]
@@ -37,6 +39,8 @@ TILE = 8192  # units handled at a time, so that intermediate values stay in a co
 BINS = 1 << 10  # of the histograms that find where a tail begins
 STRIDE = 4  # a stream tallies every 4th unit of every 4th tile: enough to place a cautious limit
 SPOOL_MEMORY = 64 << 20  # bytes of ranks held in memory before a stream spools them to disk
+LARGEST = 500  # nats of a unit; the perplexity of more is beyond any use as a number
+NEEDS = 14  # times the matrix, itself included, that pages which hold all of it take at most (measured, 32 models)
 _EXACT_MODELS = 256  # up to here every sum is an integer below 2**24, exact in float32
 
 
@@ -320,6 +324,10 @@ class Stored:
         count = int(self.memory_gib * 2**30 / 8 / (self.itemsize * len(self.models)))
         return np.sort(np.random.default_rng(seed).choice(n, min(n, max(1000, count)), replace=False))
 
+    def largest(self) -> float:
+        """Return the largest surprisal of all, NaN left out."""
+        return max(float(np.nanmax(block, initial=-np.inf)) for block in self.blocks())
+
     def duplicates(self) -> list[tuple[str, ...]]:
         """Return groups of models that are identical on every unit, as ``selection.duplicate_models``."""
         digests = [hashlib.blake2b(digest_size=16) for _ in self.models]
@@ -330,6 +338,39 @@ class Stored:
         for name, digest in zip(self.models, digests):
             same.setdefault(digest.digest(), []).append(name)
         return [tuple(names) for names in same.values() if len(names) > 1]
+
+
+def read(
+    path: Path | str, memory_gib: float | None = None, sample: int | None = None
+) -> tuple[pd.DataFrame, Stored | None]:
+    """Read a surprisal matrix, or a sample of its units where it is larger than `memory_gib`.
+
+    Returns the matrix (index ``unit_id``, a column a model) and None; or, for a larger one, a uniform random sample of
+    its units, drawn with the seed `sample`, and the whole as a :class:`Stored`. Without `sample` a larger one is a
+    DataError that says how much memory it takes, before anything of it is read. Raises StaleArtifactError as
+    ``provenance.read_table``.
+    """
+    path = Path(path)
+    names = provenance.columns(path)
+    stored = Stored(path, tuple(names), memory_gib or np.inf)
+    if stored.gib <= stored.memory_gib:
+        return provenance.read_table(path), None
+    if sample is None:
+        raise DataError(
+            f"the surprisal of {len(stored):,} units and {len(names)} models takes {stored.gib:.2g} GiB, more than the "
+            f"study's screening.memory_gib of {memory_gib:g}. This page compares all of it at once and takes up to "
+            f"{NEEDS} times as much, {NEEDS * stored.gib:.2g} GiB: on a machine that has them set screening.memory_gib to "
+            f"{_up(stored.gib):g}; else give the corpus fewer or larger units (corpus.max_documents, corpus.unit). "
+            "'Select the signatures' streams the matrix and needs neither."
+        )
+    at = stored.sample(sample)
+    return pd.DataFrame(stored.rows(at), pd.Index(stored.unit_ids(at), name="unit_id"), names), stored
+
+
+def _up(value: float) -> float:
+    """Return the next number of two digits above `value`."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 1)
+    return float(np.ceil(value / step + 1e-9) * step)
 
 
 @dataclass(frozen=True)

@@ -718,7 +718,7 @@ def _level(surprisal: np.ndarray, level: str) -> np.ndarray:
     surprisal = surprisal.astype(np.float64)
     if level == "log":
         return surprisal
-    if surprisal.size and surprisal.max() > 500:
+    if surprisal.size and surprisal.max() > screening.LARGEST:
         raise DataError(
             f"level='raw' needs exp(surprisal), but a unit has {surprisal.max():.0f} nats: its perplexity is beyond "
             "any use as a regressor. Use level='log', or shorter units, or nats per token."
