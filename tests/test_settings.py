@@ -28,6 +28,7 @@ from helpers import (
     runner,
     selection,
     studies,
+    validation,
 )
 from helpers.errors import CompanionError
 
@@ -169,6 +170,15 @@ def page(study, notebook, until, monkeypatch):
     raise AssertionError(f"{notebook} has no variable {until}")
 
 
+def cell(notebook, text, seen, monkeypatch):
+    """Run the one cell that holds `text`, without its figures, on the variables `seen`; return the variables."""
+    code = next(c.source for c in jupytext.read(paths.NOTEBOOKS / f"{notebook}.md").cells if text in c.source)
+    monkeypatch.setattr(figures, "table", lambda *_, **__: None)
+    seen |= {"pd": pd, "np": np, "figures": figures, "validation": validation}
+    exec(compile(code, notebook, "exec"), seen)
+    return seen
+
+
 def asked(notebook, name, monkeypatch):
     """Return a check: the value that a notebook's parameter takes from the study, and that later cells read it."""
 
@@ -179,7 +189,7 @@ def asked(notebook, name, monkeypatch):
         exec(compile(first, notebook, "exec"), seen)
         assert seen[name] is None, "the default is the study's"
         for line in setup.body:
-            if isinstance(line, ast.Assign) and line.targets[0].id == name:
+            if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", None) == name:
                 exec(compile(ast.Module([line], []), notebook, "exec"), seen)
         assert any(isinstance(n, ast.Name) and n.id == name for tree in later for n in ast.walk(tree))
         return seen[name]
@@ -268,7 +278,11 @@ def signatures(study, monkeypatch):
 
 def stability(study, monkeypatch):
     tables(study)
-    return page(study, "select-signatures", "agree", monkeypatch)["agree"].to_csv()
+    data = overlap.load(study.results)
+    seen = {"study": study, "nats": data.surprisal.to_numpy(), "scores": data.scores, "ratio": 0.05, "n_units": UNITS}
+    return cell("select-signatures", "regulariser_agreement", seen | {"exclude": data.exclude}, monkeypatch)[
+        "agree"
+    ].to_csv()
 
 
 def crossfit(study, monkeypatch):
@@ -288,13 +302,12 @@ def selected(study):
 
 def intervals(study, monkeypatch):
     tables(study)
-    return page(study, "compare-overlaps", "score_quality", monkeypatch)["low"].tolist()
+    return page(study, "compare-overlaps", "score_quality", monkeypatch)["low"].to_csv()
 
 
-def p_values(study, monkeypatch):
+def permutations(study, monkeypatch):
     tables(study)
-    provenance.write_table(study.results / "signatures.parquet", selected(study))
-    return page(study, "compare-overlaps", "agreement", monkeypatch)["agreement"]["p"].tolist()
+    return page(study, "compare-overlaps", "permutations", monkeypatch)["permutations"]
 
 
 def placed(study, _):
@@ -439,13 +452,13 @@ CHECKS = {
     "overlap.signed": (TABLE, False, crossfit),
     "overlap.groups": (TABLE, "maker", crossfit),
     "overlap.splits": (TABLE, 3, crossfit),
-    "inference.permutations": (TABLE, 21, p_values),
+    "inference.permutations": (TABLE, 21, permutations),
     "inference.bootstraps": (TABLE, 21, intervals),
     "semantics.encoder": (TABLE, "package:none", meaning),
     "semantics.questions": (TABLE, 6, meaning),
     "semantics.resamples": (TABLE, 3, lambda s, m: asked("compare-questions", "resamples", m)(s)),
     "traces.models.name": (TRACED, "else", traced),
-    "traces.models.source": (TRACED, "package", traced),
+    "traces.models.source": (TRACED, "lab", traced),
     "traces.models.id": (TRACED, "o/else", traced),
     "traces.models.revision": (TRACED, "abc", traced),
     "traces.models.family": (TRACED, "relatives", traced),
