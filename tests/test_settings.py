@@ -6,7 +6,9 @@ with the study file as it is and with the key changed; the two must differ (or t
 
 import ast
 import copy
+import io
 import json
+import re
 
 import jupytext
 import numpy as np
@@ -30,7 +32,7 @@ from helpers import (
     studies,
     validation,
 )
-from helpers.errors import CompanionError
+from helpers.errors import CompanionError, DataError, StaleArtifactError
 
 MODELS, BENCHMARKS, UNITS = 24, 6, 400
 
@@ -523,3 +525,56 @@ def test_a_parameter_of_the_notebook_goes_before_the_study(world, monkeypatch):
     seen |= {"study_name": "own", "splits": 7}
     exec(cells[1], seen)
     assert (seen["splits"], seen["bootstraps"]) == (7, 20)
+
+
+# --- a matrix larger than the study's memory -------------------------------------------------------------------
+
+
+def test_a_matrix_beyond_the_study_s_memory_gives_the_same_signatures(world, monkeypatch):
+    whole = signatures(load(world, TABLE), monkeypatch)
+    small = changed(TABLE, "screening.memory_gib", 0.00001)
+    assert signatures(load(world, small), monkeypatch) == whole
+
+
+def test_own_text_is_barred_from_a_streamed_selection(world, monkeypatch):
+    def own(study, monkeypatch):
+        tables(study)
+        units = provenance.read_table(study.results / "units.parquet")
+        units["own_benchmarks"] = np.where(units.index < 20, "b0;b2", "")
+        provenance.write_table(study.results / "units.parquet", units)
+        monkeypatch.setitem(globals(), "tables", lambda _: None)  # keep these
+        return signatures(study, monkeypatch)
+
+    with monkeypatch.context() as here:
+        whole = own(load(world, TABLE), here)
+    with monkeypatch.context() as here:
+        streamed = own(load(world, changed(TABLE, "screening.memory_gib", 0.00001)), here)
+    assert streamed == whole
+    used = pd.read_csv(io.StringIO(whole))
+    assert used.loc[used["benchmark"].isin(["b0", "b2"]), "unit_id"].min() >= 20
+
+
+def test_what_needs_the_whole_matrix_refuses_before_it_reads_it(world, monkeypatch):
+    study = load(world, changed(TABLE, "screening.memory_gib", 0.00001))
+    tables(study)
+    with monkeypatch.context() as here:
+        here.setattr(pd, "read_parquet", lambda path, **_: pytest.fail(f"{path} was read"))
+        with pytest.raises(
+            DataError, match=r"400 units and 24 models takes 7\.2e-05 GiB, more than .* 0\.001 GiB"
+        ) as caught:
+            overlap.load(study.results, memory_gib=study.screening.memory_gib)
+        assert not isinstance(caught.value, StaleArtifactError)
+    advised = float(re.search(r"set screening.memory_gib to (\S+);", str(caught.value))[1])
+    assert len(overlap.load(study.results, memory_gib=advised).surprisal) == UNITS
+
+
+def test_a_sample_stands_for_the_matrix_where_only_the_selection_needs_all(world):
+    study = load(world, TABLE)
+    tables(study)
+    data = overlap.load(study.results, "family", 0.00001, sample=3)
+    assert data.stored.shape == (UNITS, MODELS) and list(data.stored.models) == list(data.scores.columns)
+    assert list(data.surprisal.index) == list(data.units.index)
+    rows = data.stored.rows(data.stored.sample(3))
+    assert np.array_equal(rows, data.surprisal.to_numpy())
+    again = overlap.load(study.results, "family", 0.00001, sample=3)
+    pd.testing.assert_frame_equal(data.surprisal, again.surprisal)
