@@ -55,13 +55,14 @@ def entries(study: studies.Study) -> list[studies.ModelEntry]:
     population that ships its numbers).
     """
     if study.models.kind == "list":
-        return [e.model_copy(update={"dtype": study.extraction.dtype}) for e in study.models.entries]
+        told = {"dtype": study.extraction.dtype}  # but an entry may say otherwise for itself
+        return [e if "dtype" in e.model_fields_set else e.model_copy(update=told) for e in study.models.entries]
     if study.models.kind == "lab":
         from helpers.lab import population
 
         if population.population(study.models.population).ships_weights:
             names = population.model_names(study.models.population)
-            return [studies.ModelEntry(name=n, source="lab", id=n) for n in names]
+            return [studies.ModelEntry(name=n, source="lab", id=n, dtype=study.extraction.dtype) for n in names]
     raise StudyError(f"study '{study.name}': its surprisal was measured elsewhere; there is nothing to extract.")
 
 
@@ -221,7 +222,9 @@ def extract(study: studies.Study, *, workers: int | None = None, scheduler: str 
     stamp = _stamp(study)
     marks = [models.fingerprint(e) for e in wanted]
     plan = {
-        (m, b.number): stamp | {"model": e.name, "fingerprint": marks[m], "block": b.number, "text": b.digest}
+        (m, b.number): stamp
+        | {"model": e.name, "fingerprint": marks[m], "block": b.number, "text": b.digest}
+        | ({"dtype": e.dtype} if e.dtype != study.extraction.dtype else {})
         for m, e in enumerate(wanted)
         for b in pieces
     }

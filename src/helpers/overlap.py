@@ -11,13 +11,19 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from helpers import inference, provenance, screening
 from helpers.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from helpers.studies import Study
 
 Level = Literal["log", "raw"]
 Standardise = Literal["model", "unit", "none"]
@@ -463,6 +469,7 @@ def select(
     ratio: float = 0.01,
     max_size: int | None = None,
     alpha: float = 0.01,
+    statistic: screening.Statistic = "thrush",
     ties: screening.Ties = "average",
     exclude=None,
     seed: int = 0,
@@ -476,6 +483,7 @@ def select(
         screening keeps at `ratio` a tail: "screened" takes them all, "random" takes `k` of them at random
         (the paper's control), "forward_aic" (up to `max_size`), "lasso" and "elastic_net" (`alpha`) select.
         Units with a missing value are not offered to those three.
+    statistic, ties : of screening; ``ties="name"`` goes by the order of the columns.
     """
     known = ["top", "screened", "random", "forward_aic", "lasso", "elastic_net"]
     if method not in known:
@@ -484,23 +492,28 @@ def select(
     usable = np.flatnonzero([_orders(row) for row in scores])
     if not len(usable):
         return out
-    statistic = screening.thrush(surprisal, scores[usable], ties=ties)
+    if statistic not in ("thrush", "preselect"):
+        raise ValueError(f"statistic is '{statistic}'; {nearest(str(statistic), ['thrush', 'preselect'])}")
+    rank = screening.thrush if statistic == "thrush" else screening.preselect
+    value = rank(surprisal, scores[usable], ties=ties)
+    if statistic == "preselect":
+        value = 0.5 - value  # as Thrush: below zero where surprisal falls as the score rises
     if exclude is not None:
         barred = np.asarray(exclude, dtype=bool)
         if barred.shape != (len(surprisal), len(scores)):
             raise DataError(f"exclude: expected shape {(len(surprisal), len(scores))}, found {barred.shape}.")
-        statistic[barred[:, usable]] = np.nan
+        value[barred[:, usable]] = np.nan
     if method == "top":
-        chosen = pick(statistic, k)
+        chosen = pick(value, k)
     else:
         rng = np.random.default_rng(seed)
         chosen = []
-        for j, units in enumerate(screening.screen(statistic, ratio)):
+        for j, units in enumerate(screening.screen(value, ratio)):
             if method == "random":
                 units = np.sort(rng.choice(units, size=min(k, len(units)), replace=False))
             elif method != "screened":
                 units = _regress(surprisal, scores[usable[j]], units, method, max_size, alpha)
-            chosen.append((units, np.sign(statistic[units, j]).astype(float)))
+            chosen.append((units, np.sign(value[units, j]).astype(float)))
     for position, (units, signs) in zip(usable, chosen):
         kept = np.isin(signs, (-1, 1))
         out[position] = (units[kept], signs[kept]) if kept.any() else None
@@ -624,9 +637,12 @@ def crossfit(
     held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # models, activities of one, of the other selection
     predictions, unit_r, excluded = [], [], np.zeros(n, dtype=int)
     covariates = None if covariate is None else np.atleast_2d(np.asarray(covariate, dtype=float))
+    by_name = np.arange(n_models)  # ties by name: the columns of every part in the order of the models' names
+    if options.get("ties") == "name" and isinstance(surprisal, pd.DataFrame):
+        by_name = np.argsort(surprisal.columns, kind="stable")
     for _ in range(splits):
         part = partition(groups, n_models, 3 if design == "three-way" else 2, rng)
-        members = [np.flatnonzero(part == p) for p in range(part.max() + 1)]
+        members = [by_name[part[by_name] == p] for p in range(part.max() + 1)]
         chosen = [select(pool.values[:, m], y[:, m], k, method, **options) for m in members]
         excluded += sum(np.array([c is None for c in part_choice]) for part_choice in chosen)
         for b, compare in enumerate(members):
@@ -680,6 +696,8 @@ def crossfit(
         "method": method,
         "level": level,
         "signed": signed,
+        "statistic": options.get("statistic", "thrush"),
+        "ties": options.get("ties", "average"),
         "standardise": standardise,
         "models": n_models,
         "groups": int(codes.max() + 1),
@@ -698,6 +716,21 @@ def crossfit(
         spread=pd.DataFrame(np.nanstd(each, axis=0), index, index),
         details=details,
     )
+
+
+def of_study(study: Study) -> dict[str, Any]:
+    """Return what a study file says about cross-fitted signatures, as keywords of :func:`crossfit`.
+
+    >>> from helpers import studies
+    >>> of_study(studies.load("lab"))
+    {'level': 'log', 'signed': True, 'statistic': 'thrush', 'ties': 'average'}
+    """
+    return {
+        "level": study.overlap.level,
+        "signed": study.overlap.signed,
+        "statistic": study.screening.statistic,
+        "ties": study.screening.ties,
+    }
 
 
 def crossfit_signature(surprisal, scores, groups=None, **options) -> pd.DataFrame:
@@ -845,6 +878,8 @@ class Tables:
     units : units.parquet. exclude : (units x benchmarks) True where a unit is the benchmark's own text.
     left_out : benchmark -> why it has no signature here, though it is usable; own model -> why it has no scores.
     unusable : benchmark of the study that is in none of the tables -> why.
+    stored, barred : where the matrix is larger than the study's memory: the whole of it, to be streamed, with the
+        positions of each benchmark's own text; `surprisal`, `units` and `exclude` then hold a sample of its units.
     """
 
     surprisal: pd.DataFrame
@@ -858,14 +893,22 @@ class Tables:
     exclude: np.ndarray
     left_out: dict[str, str]
     unusable: dict[str, str] = field(default_factory=dict)
+    stored: screening.Stored | None = None
+    barred: tuple[np.ndarray, ...] = ()
 
 
-def load(folder: Path | str, groups: str = "family") -> Tables:
+def load(
+    folder: Path | str, groups: str = "family", memory_gib: float | None = None, sample: int | None = None
+) -> Tables:
     """Read the tables of a study's folder (see CONTRIBUTING) and align them.
 
     A benchmark that fewer than 8 of the models with surprisal have sat, or on which they all score alike, is
     listed in `left_out`. Raises DataError for models or benchmarks that are in one table only where they must
     be in both.
+
+    `memory_gib` bounds the surprisal matrix (a study's ``screening.memory_gib``). A larger one is a DataError that says
+    how much memory it takes, before anything of it is read; with `sample`, a seed, it is left on disk
+    (``Tables.stored``) and the tables hold a random sample of its units.
     """
     folder = Path(folder)
     benchmarks = provenance.read_table(folder / "benchmarks.csv").set_index("benchmark")
@@ -874,8 +917,8 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
     benchmarks = benchmarks[usable]
     long = provenance.read_table(folder / "scores.csv")
     models = provenance.read_table(folder / "models.csv").set_index("model")
-    units = provenance.read_table(folder / "units.parquet")
-    surprisal = provenance.read_table(folder / "surprisal.parquet")
+    surprisal, stored = screening.read(folder / "surprisal.parquet", memory_gib, sample)
+    units = provenance.read_table(folder / "units.parquet") if stored is None else units_at(folder, surprisal.index)
     unknown = [b for b in benchmarks.index if b not in set(long["benchmark"])]
     if unknown:
         raise DataError(
@@ -902,6 +945,10 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
     left_out = {b: f"{n} models with surprisal have a score" for b, n in known.items() if n < inference.MIN_MODELS}
     left_out |= {b: "all models with surprisal score alike" for b in scores.index[scores.nunique(axis=1) < 2]}
     scores = scores.drop(index=list(left_out))
+    barred = ()
+    if stored is not None:
+        stored = stored.take([stored.models.index(m) for m in shared])
+        barred = _own_text(folder / "units.parquet", scores.index)
     own = units.get("own_benchmarks", pd.Series("", index=units.index)).fillna("").astype(str)
     codes, kinds = pd.factorize(own.to_numpy(dtype=object))
     belongs = [[b in kind.split(";") for b in scores.index] for kind in kinds]
@@ -918,7 +965,34 @@ def load(folder: Path | str, groups: str = "family") -> Tables:
         exclude=exclude,
         left_out=left_out,
         unusable=unusable,
+        stored=stored,
+        barred=barred,
     )
+
+
+def units_at(folder: Path | str, ids) -> pd.DataFrame:
+    """Return the rows of ``units.parquet`` with these ids, in the order of the file, without reading all of it at once."""
+    path = Path(folder) / "units.parquet"
+    provenance.columns(path)
+    wanted = pa.array(np.asarray(ids))
+    found = []
+    for batch in pq.ParquetFile(path).iter_batches():
+        found.append(pa.Table.from_batches([batch]).filter(pc.is_in(batch["unit_id"], value_set=wanted)))
+    table = pa.concat_tables(found).to_pandas()
+    return table if table.index.name == "unit_id" else table.set_index("unit_id")
+
+
+def _own_text(path: Path, benchmarks: pd.Index) -> tuple[np.ndarray, ...]:
+    """Return, for each benchmark, the positions of the units that are its own text."""
+    found: list[list[int]] = [[] for _ in benchmarks]
+    if "own_benchmarks" in pq.read_schema(path).names:
+        start = 0
+        for batch in pq.ParquetFile(path).iter_batches(columns=["own_benchmarks"]):
+            for row, own in enumerate(batch["own_benchmarks"].to_pylist(), start):
+                for j in np.flatnonzero(benchmarks.isin((own or "").split(";"))):
+                    found[j].append(row)
+            start += batch.num_rows
+    return tuple(np.array(rows, dtype=np.int64) for rows in found)
 
 
 # --- artifacts --------------------------------------------------------------------------------------------

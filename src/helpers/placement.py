@@ -116,14 +116,14 @@ def ready(
             raise StudyError(reason)
         return own_models.join(study, ready(study), own, families)
     try:
-        return overlap.load(study.results, study.overlap.groups)
+        return overlap.load(study.results, study.overlap.groups, study.screening.memory_gib)
     except StaleArtifactError:
         preparation.prepare(study)
     if study.models.kind != "table" and not _sound(study.results / "surprisal.parquet"):
         from helpers import extraction  # as above
 
         extraction.extract(study)
-    return overlap.load(study.results, study.overlap.groups)
+    return overlap.load(study.results, study.overlap.groups, study.screening.memory_gib)
 
 
 def _sound(path: Path) -> bool:
@@ -421,17 +421,20 @@ def place(
     submission: Submission,
     tables: overlap.Tables,
     *,
-    bootstraps: int = 500,
-    splits: int = 10,
+    bootstraps: int | None = None,
+    splits: int | None = None,
     seed: int = 0,
 ) -> Placement:
     """Compare a checked benchmark with every known one of a study, on the models that both share.
 
     Performance and signature intervals resample models by whole lineages (single models where there are fewer than
-    eight lineages); semantic and neural intervals resample questions. Raises DataError when something serious is wrong
-    with the submission.
+    eight lineages); semantic and neural intervals resample questions. `bootstraps` and `splits` are the study's
+    ``inference.bootstraps`` and ``overlap.splits`` where they are not given. Raises DataError when something serious is
+    wrong with the submission.
     """
     refuse(submission.problems)
+    bootstraps = study.inference.bootstraps if bootstraps is None else bootstraps
+    splits = study.overlap.splits if splits is None else splits
     name = submission.name
     missing: dict[str, str] = {}
     sat = tables.all_scores[list(submission.scores.index)].notna().any(axis=0)
@@ -456,7 +459,7 @@ def place(
         matrices["beyond"] = _performance(rows, by, factor, bootstraps, seed)
     except DataError as error:
         missing["beyond"] = str(error)
-    crossfit = _signature(own, submission, tables, splits, bootstraps, seed, missing)
+    crossfit = _signature(own, study, submission, tables, splits, bootstraps, seed, missing)
     units = pd.DataFrame(columns=["unit_id", "rho"])
     if crossfit is not None:
         matrices["signature-crossfit"] = (crossfit.overlap, crossfit.low, crossfit.high)
@@ -484,7 +487,7 @@ def _performance(rows, groups, covariate, bootstraps, seed):
     return value, low, high
 
 
-def _signature(own, submission, tables, splits, bootstraps, seed, missing) -> overlap.Crossfit | None:
+def _signature(own, study, submission, tables, splits, bootstraps, seed, missing) -> overlap.Crossfit | None:
     shared = [m for m in submission.scores.index if m in tables.surprisal.columns]
     if len(shared) < inference.MIN_MODELS:
         missing["signature-crossfit"] = f"{len(shared)} shared models have surprisal, {inference.MIN_MODELS} are needed"
@@ -496,7 +499,7 @@ def _signature(own, submission, tables, splits, bootstraps, seed, missing) -> ov
     try:
         return overlap.crossfit(
             tables.surprisal[shared], rows, tables.groups[shared].to_numpy(),
-            splits=splits, bootstraps=bootstraps, seed=seed, exclude=exclude,
+            splits=splits, bootstraps=bootstraps, seed=seed, exclude=exclude, **overlap.of_study(study),
         )  # fmt: skip
     except DataError as error:
         missing["signature-crossfit"] = str(error)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from helpers import paths
 from helpers.errors import StaleArtifactError
@@ -247,16 +248,28 @@ def _read_sidecar(path: Path) -> dict[str, Any] | str:
     return known
 
 
-def read_table(path: Path | str) -> pd.DataFrame:
-    """Read an artifact written by :func:`write_table`.
-
-    Raises StaleArtifactError when the file is missing, damaged, or older than one of its inputs' contents.
-    """
-    path = Path(path)
+def _refuse_stale(path: Path) -> None:
     reason = stale_reason(path)
     if reason:
         raise StaleArtifactError(
             f"{reason}. Run the notebook that makes it again: `make study STUDY={path.parent.name}`."
         )
     note("read", path)
+
+
+
+def columns(path: Path | str) -> list[str]:
+    """Return the columns of a ``.parquet`` artifact without reading its rows; raises as :func:`read_table`."""
+    path = Path(path)
+    _refuse_stale(path)
+    return [name for name in pq.read_schema(path).names if name not in ("unit_id", "__index_level_0__")]
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read an artifact written by :func:`write_table`.
+
+    Raises StaleArtifactError when the file is missing, damaged, or older than one of its inputs' contents.
+    """
+    path = Path(path)
+    _refuse_stale(path)
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)

@@ -14,6 +14,7 @@ integers, hence exact in floating point, hence the same for every partition of t
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import tempfile
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from helpers import provenance
 from helpers.errors import DataError, nearest
 
 Ties = Literal["average", "name"]
@@ -36,6 +39,8 @@ TILE = 8192  # units handled at a time, so that intermediate values stay in a co
 BINS = 1 << 10  # of the histograms that find where a tail begins
 STRIDE = 4  # a stream tallies every 4th unit of every 4th tile: enough to place a cautious limit
 SPOOL_MEMORY = 64 << 20  # bytes of ranks held in memory before a stream spools them to disk
+LARGEST = 500  # nats of a unit; the perplexity of more is beyond any use as a number
+NEEDS = 14  # times the matrix, itself included, that pages which hold all of it take at most (measured, 32 models)
 _EXACT_MODELS = 256  # up to here every sum is an integer below 2**24, exact in float32
 
 
@@ -157,6 +162,7 @@ def screen_stream(
     *,
     statistic: Statistic = "thrush",
     ties: Ties = "average",
+    exclude: Sequence[np.ndarray] | None = None,
 ) -> list[np.ndarray]:
     """Equal to ``screen(thrush(surprisal, scores), ratio)`` for surprisal that comes in blocks.
 
@@ -167,6 +173,8 @@ def screen_stream(
         :func:`parquet_blocks` makes them from files.
     scores, ratio, statistic, ties
         As in :func:`thrush` and :func:`screen`.
+    exclude : sequence of n_benchmarks sorted int arrays, optional
+        Positions of units that are not eligible for a benchmark (as if their statistic were NaN).
 
     Returns
     -------
@@ -182,6 +190,8 @@ def screen_stream(
     """
     screener = Screener(scores, ratio, statistic=statistic, ties=ties)
     tally, lengths, eligible = screener._nothing(), [], np.zeros(screener.n_benchmarks, dtype=np.int64)
+    barred = _barred(exclude, screener.n_benchmarks)
+    position = 0
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY) as spool:
         for number, block in enumerate(blocks):
             block = _check_surprisal(block, screener.n_models, f"block {number}: surprisal")
@@ -189,22 +199,45 @@ def screen_stream(
             for tile in _parallel(screener._rank, tiles):
                 if len(lengths) % STRIDE == 0:
                     screener._count([sums[:, ::STRIDE] for sums in tile], tally)
+                end = position + tile[0].shape[1]
                 for group, sums in zip(screener.groups, tile):
-                    eligible[group.rows] += _eligible(sums)
+                    here = _eligible(sums)
+                    eligible[group.rows] += int(here.sum())
+                    for j in group.rows if barred else ():
+                        low, high = np.searchsorted(barred[j], [position, end])
+                        eligible[j] -= int(here[barred[j][low:high] - position].sum())
                     spool.write(sums.tobytes())
-                lengths.append(tile[0].shape[1])
+                lengths.append(end - position)
+                position = end
         if not lengths:
             raise DataError("The stream of blocks holds no unit; expected arrays of shape (n_block_units, n_models).")
         k = np.array([tail_size(int(n), ratio, j) for j, n in enumerate(eligible)])
-        limits = screener._cautious(tally, k)
+        # barred units may fill a tail: let as many more through, and leave them out at the end
+        reach = np.minimum(k + np.array([len(b) for b in barred] or 0), position)
+        limits = screener._cautious(tally, reach)
         parts = screener._second_pass(spool, lengths, limits)
         if not screener._enough(parts, limits):  # the sample misled: count all
             tally = screener._nothing()
             for tile in screener._spooled(spool, lengths):
                 screener._count(tile, tally)
-            limits = screener.limits(tally)
+            limits = screener._limits(tally, reach, np.minimum(reach, tally.counts.sum(axis=1)))
             parts = screener._second_pass(spool, lengths, limits)
-    return screener.finish(parts, limits)
+    if barred:
+        joined = Candidates.join(parts)
+        own = np.zeros(len(joined.rows), dtype=bool)
+        for j, positions in enumerate(barred):
+            own |= (joined.rows == j) & np.isin(joined.positions, positions)
+        parts = [joined.take(np.flatnonzero(~own))]
+    return screener.finish(parts, Limits(k, limits.low, limits.high))
+
+
+def _barred(exclude: Sequence[np.ndarray] | None, n_benchmarks: int) -> list[np.ndarray]:
+    """Return the positions of each benchmark's barred units, or nothing when there are none."""
+    if exclude is None or not any(len(positions) for positions in exclude):
+        return []
+    if len(exclude) != n_benchmarks:
+        raise DataError(f"exclude names the units of {len(exclude)} benchmarks; scores have {n_benchmarks}.")
+    return [np.unique(np.asarray(positions, dtype=np.int64)) for positions in exclude]
 
 
 def parquet_blocks(
@@ -224,6 +257,120 @@ def parquet_blocks(
                 raise DataError(f"{Path(path).name} has no column '{name}'; {nearest(name, present)}")
         for batch in source.iter_batches(batch_size=rows, columns=models):
             yield np.column_stack([batch.column(name).to_numpy(zero_copy_only=False) for name in models])
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A surprisal matrix in a Parquet file that is read in blocks, never whole: for more units than memory holds.
+
+    ``selection.select`` and ``selection.held_out_error`` take it in place of a matrix and give the same result. Memory:
+    one block, one byte a model and unit on disk while screening (a temporary file), and at most `memory_gib` of
+    screened units at a time.
+
+    Attributes
+    ----------
+    path : file with one column a model and, as its index, ``unit_id``
+    models : names of the columns, in the order of the scores' columns
+    memory_gib : bound for the screened units that are read back together, GiB
+    """
+
+    path: Path
+    models: tuple[str, ...]
+    memory_gib: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_units, n_models)"""
+        return pq.ParquetFile(self.path).metadata.num_rows, len(self.models)
+
+    @property
+    def gib(self) -> float:
+        """Size of the whole matrix in memory, GiB."""
+        return self.shape[0] * self.shape[1] * self.itemsize / 2**30
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value as stored."""
+        return 4 if pq.read_schema(self.path).field(self.models[0]).type.bit_width == 32 else 8
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, models: Sequence[int]) -> Stored:
+        """Return the same units for some of the models, by position."""
+        return Stored(self.path, tuple(self.models[i] for i in models), self.memory_gib)
+
+    def blocks(self, rows: int = 1 << 16) -> Iterator[np.ndarray]:
+        """Yield (n_block_units, n_models) arrays, see :func:`parquet_blocks`."""
+        return parquet_blocks(self.path, self.models, rows)
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Return (n, n_models) surprisal of the units at sorted `positions`, in one pass over the file."""
+        out = np.empty((len(positions), len(self.models)), dtype=np.float32 if self.itemsize == 4 else np.float64)
+        start = 0
+        for block in self.blocks():
+            low, high = np.searchsorted(positions, [start, start + len(block)])
+            out[low:high] = block[positions[low:high] - start]
+            start += len(block)
+        return out
+
+    def unit_ids(self, positions: np.ndarray) -> np.ndarray:
+        """Return the ``unit_id`` of the units at `positions`."""
+        return pq.read_table(self.path, columns=["unit_id"]).column(0).take(positions).to_numpy()
+
+    def sample(self, seed: int) -> np.ndarray:
+        """Return sorted positions of a uniform sample of units that takes an eighth of `memory_gib`, at least 1,000."""
+        n = len(self)
+        count = int(self.memory_gib * 2**30 / 8 / (self.itemsize * len(self.models)))
+        return np.sort(np.random.default_rng(seed).choice(n, min(n, max(1000, count)), replace=False))
+
+    def largest(self) -> float:
+        """Return the largest surprisal of all, NaN left out."""
+        return max(float(np.nanmax(block, initial=-np.inf)) for block in self.blocks())
+
+    def duplicates(self) -> list[tuple[str, ...]]:
+        """Return groups of models that are identical on every unit, as ``selection.duplicate_models``."""
+        digests = [hashlib.blake2b(digest_size=16) for _ in self.models]
+        for block in self.blocks():
+            for digest, column in zip(digests, block.T):
+                digest.update(np.ascontiguousarray(column).tobytes())
+        same: dict[bytes, list[str]] = {}
+        for name, digest in zip(self.models, digests):
+            same.setdefault(digest.digest(), []).append(name)
+        return [tuple(names) for names in same.values() if len(names) > 1]
+
+
+def read(
+    path: Path | str, memory_gib: float | None = None, sample: int | None = None
+) -> tuple[pd.DataFrame, Stored | None]:
+    """Read a surprisal matrix, or a sample of its units where it is larger than `memory_gib`.
+
+    Returns the matrix (index ``unit_id``, a column a model) and None; or, for a larger one, a uniform random sample of
+    its units, drawn with the seed `sample`, and the whole as a :class:`Stored`. Without `sample` a larger one is a
+    DataError that says how much memory it takes, before anything of it is read. Raises StaleArtifactError as
+    ``provenance.read_table``.
+    """
+    path = Path(path)
+    names = provenance.columns(path)
+    stored = Stored(path, tuple(names), memory_gib or np.inf)
+    if stored.gib <= stored.memory_gib:
+        return provenance.read_table(path), None
+    if sample is None:
+        raise DataError(
+            f"the surprisal of {len(stored):,} units and {len(names)} models takes {stored.gib:.2g} GiB, more than the "
+            f"study's screening.memory_gib of {memory_gib:g}. This page compares all of it at once and takes up to "
+            f"{NEEDS} times as much, {NEEDS * stored.gib:.2g} GiB: on a machine that has them set screening.memory_gib to "
+            f"{_up(stored.gib):g}; else give the corpus fewer or larger units (corpus.max_documents, corpus.unit). "
+            "'Select the signatures' streams the matrix and needs neither."
+        )
+    at = stored.sample(sample)
+    return pd.DataFrame(stored.rows(at), pd.Index(stored.unit_ids(at), name="unit_id"), names), stored
+
+
+def _up(value: float) -> float:
+    """Return the next number of two digits above `value`."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 1)
+    return float(np.ceil(value / step + 1e-9) * step)
 
 
 @dataclass(frozen=True)
@@ -328,7 +475,8 @@ class Screener:
 
     def _cautious(self, tally: Tally, k: np.ndarray) -> Limits:
         sizes = tally.counts.sum(axis=1)
-        expected = self.ratio * sizes
+        # the tally holds a sample of the units: as many of it as k is of all, and some more
+        expected = np.maximum(self.ratio * sizes, k / STRIDE**2)
         return self._limits(tally, k, np.minimum(sizes, expected + 4 * np.sqrt(expected) + 8).astype(int))
 
     def _enough(self, parts: Sequence[Candidates], limits: Limits) -> bool:
@@ -559,10 +707,10 @@ def _parallel(call: Callable, *items: Iterable) -> Iterator:
             yield from pool.map(lambda arguments: call(*arguments), batch)
 
 
-def _eligible(sums: np.ndarray) -> int:
-    """Return how many units have a statistic, from (m, n_units) sign sums."""
+def _eligible(sums: np.ndarray) -> np.ndarray:
+    """Return which units have a statistic, from (m, n_units) sign sums."""
     absent = sums == _missing(len(sums))
-    return sums.shape[1] - (int((absent.sum(axis=0) > len(sums) - 2).sum()) if absent.any() else 0)
+    return absent.sum(axis=0) <= len(sums) - 2 if absent.any() else np.ones(sums.shape[1], dtype=bool)
 
 
 def _tails(values: np.ndarray, labels: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

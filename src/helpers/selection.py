@@ -8,9 +8,9 @@ the authors' released code does it, and corrected for what both leave open.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,9 @@ from sklearn.linear_model import ElasticNet, Lasso
 
 from helpers import screening
 from helpers.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from helpers.studies import Study
 
 MIN_MODELS = 8
 COLLINEAR = 1e-9  # a candidate whose new part is smaller than this share of its variation adds no direction
@@ -224,29 +227,51 @@ class Selection:
         Indices refer to ``candidates[benchmark]``.
     candidates : dict of sorted int arrays by benchmark
         Positions of the screened units.
+    mode : Mode
+        The settings that were used.
     """
 
     signatures: pd.DataFrame
     report: pd.DataFrame
     fits: dict[str, Fit]
     candidates: dict[str, np.ndarray]
+    mode: Mode
+
+
+def of_study(study: Study) -> dict:
+    """Return the settings of the corrected mode that a study file asks for, as keywords of :func:`select`.
+
+    >>> from helpers import studies
+    >>> of_study(studies.load("lab"))["max_size"]
+    5
+    """
+    screened, chosen = study.screening, study.selection
+    return {
+        "statistic": screened.statistic,
+        "ties": screened.ties,
+        "ratio": screened.ratio,
+        "method": "forward" if chosen.method == "forward_aic" else chosen.method,
+        "max_size": chosen.max_size,
+        "alpha": chosen.alpha,
+    }
 
 
 def select(
-    surprisal: np.ndarray | pd.DataFrame,
+    surprisal: np.ndarray | pd.DataFrame | screening.Stored,
     scores: np.ndarray | pd.DataFrame,
     mode: Literal["paper", "released-code", "corrected"] = "corrected",
     *,
     groups: Sequence | None = None,
-    exclude: np.ndarray | pd.DataFrame | None = None,
+    exclude: np.ndarray | pd.DataFrame | Sequence[np.ndarray] | None = None,
     **settings,
 ) -> Selection:
     """Screen and select for all benchmarks.
 
     Parameters
     ----------
-    surprisal : (n_units, n_models) array or DataFrame
-        Nats per unit. A DataFrame's index becomes ``unit_id``; its columns must be those of `scores`.
+    surprisal : (n_units, n_models) array or DataFrame, or a matrix on disk
+        Nats per unit. A DataFrame's index becomes ``unit_id``; its columns must be those of `scores`. A
+        :class:`screening.Stored` is streamed, a pass for each screening; the result is the same.
     scores : (n_benchmarks, n_models) array or DataFrame
         NaN = not measured: that model is left out for that benchmark.
     mode : {"paper", "released-code", "corrected"}
@@ -254,7 +279,8 @@ def select(
     groups : (n_models,) labels, optional
         Models held out together where size is chosen by cross-validation; default: each model is its own.
     exclude : (n_units, n_benchmarks) bool array or DataFrame, optional
-        True where a unit may not enter that benchmark's signature, such as the benchmark's own text.
+        True where a unit may not enter that benchmark's signature, such as the benchmark's own text. For a matrix on
+        disk: the positions of such units, an array for each benchmark.
 
     Returns
     -------
@@ -286,32 +312,34 @@ def select(
     """
     how = _mode(mode, settings)
     surprisal, scores, groups = _frames(surprisal, scores, groups)
-    if how.ties == "name":
-        order = np.argsort(scores.columns, kind="stable") if scores.columns.dtype != int else slice(None)
-        surprisal, scores, groups = surprisal.iloc[:, order], scores.iloc[:, order], groups[order]
-    twins = duplicate_models(surprisal)
+    stored = isinstance(surprisal, screening.Stored)
+    if how.ties == "name" and scores.columns.dtype != int:
+        order = np.argsort(scores.columns, kind="stable")
+        surprisal = surprisal.take(order) if stored else surprisal.iloc[:, order]
+        scores, groups = scores.iloc[:, order], groups[order]
+    twins = surprisal.duplicates() if stored else duplicate_models(surprisal)
     if twins:
         raise DataError(
             f"Models with identical surprisal on every unit: {'; '.join(' = '.join(map(str, t)) for t in twins)}. "
             "They are one model counted twice; keep one of each."
         )
-    barred = _barred(exclude, (len(surprisal), len(scores)))
-    values, table = surprisal.to_numpy(), scores.to_numpy()
+    barred = _barred(exclude, (len(surprisal), len(scores)), stored)
+    values, table = surprisal if stored else surprisal.to_numpy(), scores.to_numpy()
     reasons = {name: _unusable(row) for name, row in zip(scores.index, table)}
     usable = [i for i, reason in enumerate(reasons.values()) if not reason]
     if not usable:
         raise DataError(f"No benchmark can be selected for: {'; '.join(f'{n}: {r}' for n, r in reasons.items())}")
-    kept = _screened(values, table[usable], how, barred[:, usable])
+    kept = _screened(values, None, table[usable], how, _of(barred, usable))
     sizes, held_out = dict.fromkeys(usable, how.max_size), dict.fromkeys(usable, np.nan)
     if how.stop == "cv" and how.method == "forward":
-        errors = held_out_error(values, table[usable], groups, how, exclude=barred[:, usable])
+        errors = held_out_error(values, table[usable], groups, how, exclude=_of(barred, usable))
         for i, path in zip(usable, errors):
             sizes[i] = max(1, int(np.argmin(path)))
             held_out[i] = 1 - path[sizes[i]]
     rows, report, fits, candidates = [], [], {}, {}
-    for i, units in zip(usable, kept):
+    for i, units, (source, where) in zip(usable, kept, _read_back(values, kept)):
         name, known = scores.index[i], ~np.isnan(table[i])
-        block = values[np.ix_(units, known)].T
+        block = source[np.ix_(where, known)].T
         whole = ~np.isnan(block).any(axis=0)
         if not whole.any():
             reasons[name] = f"all {len(units)} screened units lack surprisal for some model"
@@ -320,7 +348,8 @@ def select(
         fit = _fit(x, y, how, sizes[i])
         fits[name], candidates[name] = fit, units[whole]
         label = f"{mode}:{how.method}"
-        ids = surprisal.index[units[whole][fit.indices]]
+        chosen = units[whole][fit.indices]
+        ids = surprisal.unit_ids(chosen) if stored else surprisal.index[chosen]
         rows += [(name, u, c, o, label, -1) for o, (u, c) in enumerate(zip(ids, fit.coef))]
         report.append((name, known.sum(), whole.sum(), (~whole).sum(), len(fit), fit.r2, held_out[i], fit.saturated))
         report[-1] += (fit.stopped,)
@@ -330,11 +359,11 @@ def select(
     table = table.astype(dict.fromkeys(["n_models", "candidates", "incomplete", "size"], "Int64"))
     table = table.astype({"saturated": "boolean"}).rename_axis("benchmark")
     columns = ["benchmark", "unit_id", "coef", "order", "method", "fold"]
-    return Selection(pd.DataFrame(rows, columns=columns), table, fits, candidates)
+    return Selection(pd.DataFrame(rows, columns=columns), table, fits, candidates, how)
 
 
 def held_out_error(
-    surprisal: np.ndarray,
+    surprisal: np.ndarray | screening.Stored,
     scores: np.ndarray,
     groups: Sequence,
     how: Mode | None = None,
@@ -348,7 +377,7 @@ def held_out_error(
 
     Parameters
     ----------
-    surprisal : (n_units, n_models) float array
+    surprisal : (n_units, n_models) float array, or a matrix on disk as in :func:`select`
     scores : (n_benchmarks, n_models) float array, NaN = not measured
     groups : (n_models,) labels; at least two, each leaving 8 models with varying scores
     how, settings : a :class:`Mode` or its fields
@@ -361,8 +390,9 @@ def held_out_error(
         ``1 - value`` is out-of-sample R2 and column 0 (no unit at all) is 1.
     """
     how = _mode(how or "corrected", settings)
-    surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
-    barred = _barred(exclude, (len(surprisal), len(scores)))
+    stored = isinstance(surprisal, screening.Stored)
+    surprisal, scores = surprisal if stored else np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
+    barred = _barred(exclude, (len(surprisal), len(scores)), stored)
     labels, fold = np.unique(np.asarray(groups), return_inverse=True)
     if len(labels) < 2:
         raise DataError(f"All {len(fold)} models are in group '{labels[0]}'; cross-validation needs at least two.")
@@ -377,12 +407,12 @@ def held_out_error(
             reason = _unusable(row[inside])
             if reason:
                 raise DataError(f"With group '{labels[g]}' held out, a benchmark has {reason}; join small groups.")
-        kept = _screened(surprisal[:, inside], scores[:, inside], how, barred)
-        for b, (row, units) in enumerate(zip(scores, kept)):
+        kept = _screened(surprisal, inside, scores[:, inside], how, barred)
+        for b, (row, (source, where)) in enumerate(zip(scores, _read_back(surprisal, kept))):
             known, new = inside[~np.isnan(row[inside])], outside[~np.isnan(row[outside])]
             if not len(new):
                 continue
-            block = surprisal[np.ix_(units, np.concatenate([known, new]))].T
+            block = source[np.ix_(where, np.concatenate([known, new]))].T
             block = _level(block[:, ~np.isnan(block).any(axis=0)], how.level)
             predicted = _Path(block[: len(known)], row[known]).grow(size, None).predict(block[len(known) :], size)
             squares[b] += ((row[new][:, None] - predicted) ** 2).sum(axis=0)
@@ -437,7 +467,7 @@ def growth(
             usable = [b for b, row in enumerate(table) if not _unusable(row)]
             if not usable:
                 continue
-            kept = _screened(surprisal[:, models], table[usable], how, barred[:, usable])
+            kept = _screened(surprisal, models, table[usable], how, barred[:, usable])
             for b, units in zip(usable, kept):
                 known = ~np.isnan(table[b])
                 x = _level(surprisal[np.ix_(units, models[known])].T, how.level)
@@ -623,14 +653,56 @@ def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
     return replace(fit, stopped="cross-validation") if len(fit) == size else fit
 
 
-def _screened(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> list[np.ndarray]:
+def _screened(
+    surprisal: np.ndarray | screening.Stored, models: np.ndarray | None, scores: np.ndarray, how: Mode, barred
+) -> list[np.ndarray]:
+    """Return the positions of the units that pass screening on `models` (None: all), for each row of scores."""
+    if isinstance(surprisal, screening.Stored):
+        blocks = (surprisal if models is None else surprisal.take(models)).blocks()
+        return screening.screen_stream(
+            blocks, scores, how.ratio, statistic=how.statistic, ties=how.ties, exclude=barred
+        )  # fmt: skip
     statistic = screening.thrush if how.statistic == "thrush" else screening.preselect
-    values = statistic(surprisal, scores, ties=how.ties)
+    values = statistic(surprisal if models is None else surprisal[:, models], scores, ties=how.ties)
     values[barred] = np.nan
     return screening.screen(values, how.ratio)
 
 
-def _barred(exclude: np.ndarray | pd.DataFrame | None, shape: tuple[int, int]) -> np.ndarray:
+def _read_back(
+    surprisal: np.ndarray | screening.Stored, kept: Sequence[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield, for each benchmark, an array that holds its screened units and their rows in it.
+
+    From a matrix on disk the units of as many benchmarks are read together as its memory allows.
+    """
+    if not isinstance(surprisal, screening.Stored):
+        yield from ((surprisal, units) for units in kept)
+        return
+    room = int(surprisal.memory_gib * 2**30 / (surprisal.itemsize * surprisal.shape[1]))
+    first = 0
+    while first < len(kept):
+        together, last = kept[first], first + 1
+        if len(together) > room:
+            raise DataError(
+                f"{len(together):,} screened units of {surprisal.shape[1]} models take more than the "
+                f"{surprisal.memory_gib:g} GiB that the study allows. Lower screening.ratio (to about "
+                f"{room / 2 / len(surprisal):.1g}) or raise screening.memory_gib."
+            )
+        while last < len(kept) and len(more := np.union1d(together, kept[last])) <= room:
+            together, last = more, last + 1
+        block = surprisal.rows(together)
+        yield from ((block, np.searchsorted(together, units)) for units in kept[first:last])
+        first = last
+
+
+def _of(barred, rows: list[int]):
+    """Return what `exclude` says about some of the benchmarks."""
+    return [barred[i] for i in rows] if isinstance(barred, list) else barred[:, rows]
+
+
+def _barred(exclude, shape: tuple[int, int], stored: bool = False) -> np.ndarray | list[np.ndarray]:
+    if stored:
+        return [np.zeros(0, dtype=np.int64)] * shape[1] if exclude is None else list(exclude)
     if exclude is None:
         return np.zeros(shape, dtype=bool)
     exclude = np.asarray(exclude)
@@ -646,7 +718,7 @@ def _level(surprisal: np.ndarray, level: str) -> np.ndarray:
     surprisal = surprisal.astype(np.float64)
     if level == "log":
         return surprisal
-    if surprisal.size and surprisal.max() > 500:
+    if surprisal.size and surprisal.max() > screening.LARGEST:
         raise DataError(
             f"level='raw' needs exp(surprisal), but a unit has {surprisal.max():.0f} nats: its perplexity is beyond "
             "any use as a regressor. Use level='log', or shorter units, or nats per token."
@@ -677,15 +749,17 @@ def _mode(mode: str | Mode, settings: dict) -> Mode:
 
 
 def _frames(surprisal, scores, groups) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
-    named = isinstance(surprisal, pd.DataFrame) and isinstance(scores, pd.DataFrame)
-    surprisal, scores = pd.DataFrame(surprisal), pd.DataFrame(scores)
+    stored = isinstance(surprisal, screening.Stored)
+    named = (stored or isinstance(surprisal, pd.DataFrame)) and isinstance(scores, pd.DataFrame)
+    surprisal, scores = surprisal if stored else pd.DataFrame(surprisal), pd.DataFrame(scores)
     if surprisal.shape[1] != scores.shape[1]:
         raise DataError(
             f"surprisal has shape {surprisal.shape} and scores {scores.shape}; expected (n_units, n_models) and "
             "(n_benchmarks, n_models) with the same models."
         )
-    if named and list(surprisal.columns) != list(scores.columns):
-        odd = sorted({*map(str, surprisal.columns)} ^ {*map(str, scores.columns)})
+    columns = list(surprisal.models if stored else surprisal.columns)
+    if named and columns != list(scores.columns):
+        odd = sorted({*map(str, columns)} ^ {*map(str, scores.columns)})
         raise DataError(
             "The models of surprisal and scores differ"
             + (f": {', '.join(odd[:6])} occur in one only." if odd else " in order.")
