@@ -192,7 +192,7 @@ def not_compared(tables: overlap.Tables, models: Iterable[str]) -> dict[str, str
     """Return the benchmarks of a study that cannot be compared on the scores of these models -> why not."""
     sat = tables.all_scores[list(models)]
     known, varied = sat.notna().sum(axis=1), sat.nunique(axis=1)
-    left = {b: f"not usable in this study{': ' + why if why else ''}" for b, why in tables.unusable.items()}
+    left = {b: f"not usable in this study{': ' + why.removeprefix('no: ') if why else ''}" for b, why in tables.unusable.items()}
     for b in sat.index[(known < inference.MIN_MODELS) | (varied < 2)]:
         few = known[b] < inference.MIN_MODELS
         left[b] = (
