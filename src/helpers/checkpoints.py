@@ -109,8 +109,8 @@ def weights(folder: Path) -> list[Path]:
 
 
 CONVERT = (
-    "Where you trust the pickle, convert it once: "
-    "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder) writes model.safetensors."
+    "Where you trust the pickle, convert it once: AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder) writes "
+    "model.safetensors (for an encoder AutoModel)."
 )
 
 

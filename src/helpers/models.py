@@ -139,12 +139,12 @@ def fingerprint(entry: studies.ModelEntry) -> str:
     """Return what identifies the entry's weights, without loading them.
 
     Hub: id and commit; folder: :func:`helpers.checkpoints.fingerprint`; GGUF (of a folder or a package): its sha256 and the
-    version of transformers that opens it; laboratory: the manifest's sha256. Raises ModelError as :func:`load` does.
+    version of transformers that opens it; laboratory: sha256 of its shape's weights and the tokenizer. Raises ModelError as :func:`load` does.
     """
     if entry.source == "lab":
         from helpers.lab import population
 
-        return provenance.content_key(population.manifest("main")["files"], entry.id)
+        return provenance.content_key(population.files(entry.id), entry.id)
     if entry.source == "hub":
         with _explained(entry):
             config = AutoConfig.from_pretrained(entry.id, trust_remote_code=False, revision=entry.revision)
