@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -18,6 +19,9 @@ from safetensors.torch import load, save_file
 
 from helpers import atlas, checkpoints, models, perplexity, preparation, semantics, studies
 from helpers.errors import CompanionError, ModelError
+
+
+ROUNDS = int(os.environ.get("COMPANION_FUZZ", "12"))  # changed files of each kind
 
 
 def entry(path, name="tiny", **options) -> studies.ModelEntry:
@@ -396,3 +400,50 @@ def test_an_encoder_whose_weights_lack_is_refused(tmp_path):
     config(place, num_hidden_layers=6, layer_norm_eps=1e-5)
     assert semantics.load_encoder(str(place)).key != key
     semantics._LOADED.clear()
+
+
+# --- files of any content --------------------------------------------------------------------------------------
+
+VALUES = (None, True, -1, 0, 3, 10**7, 10**30, 1e308, float("nan"), "", "x", "../x", [], [1, [2]], {}, {"a": {}}, "\ud800")
+
+
+def spoil(path, chance: random.Random) -> None:
+    """Change one place of a JSON file as a hand, a half-finished copy or an attacker may."""
+    text = path.read_bytes()
+    if chance.random() < 0.3:
+        at = chance.randrange(len(text))
+        other = (text[:at], text[:at] + bytes([chance.randrange(256)]) + text[at + 1 :], text[:at] * 2, b"[" * 99_999, b"")
+        path.write_bytes(chance.choice(other))
+        return
+    content = json.loads(text)
+    node, way = content, []
+    while isinstance(node, (dict, list)) and node:
+        key = chance.choice(list(node) if isinstance(node, dict) else range(len(node)))
+        way.append((node, key))
+        node = node[key]
+        if chance.random() < 0.4:
+            break
+    node, key = way[-1]
+    if chance.random() < 0.2:
+        del node[key]
+    else:
+        node[key] = chance.choice(VALUES)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("file", ["config.json", checkpoints.INDEX, "tokenizer.json", "tokenizer_config.json"])
+def test_files_of_any_content_end_in_a_number_or_one_error(tiny, file):
+    """No other exception, no hang, no memory; :data:`ROUNDS` sets how many."""
+    path = tiny.folder("a")
+    split(path)
+    sound, chance = (path / file).read_bytes(), random.Random(file)
+    for _ in range(ROUNDS):
+        (path / file).write_bytes(sound)
+        spoil(path / file, chance)
+        began = time.monotonic()
+        try:
+            assert len(nats(path)) > 0
+        except CompanionError as error:
+            assert "tiny" in str(error)
+        assert time.monotonic() - began < 30, (path / file).read_text(errors="replace")[:500]
+        checkpoints.fingerprint(path)

@@ -48,8 +48,8 @@ def fingerprint(folder: Path) -> str:
             except ModelError:
                 continue  # its own content counts; loading says what is wrong with it
         digests = {p.relative_to(folder).as_posix(): provenance.sha256_file(p) for p in sorted(opened) if p.is_file()}
-    except OSError as error:
-        raise ModelError(f"{_label(folder)} cannot be read: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{_label(folder)} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return provenance.content_key(digests)
 
 
@@ -163,8 +163,8 @@ def _outside(name: str) -> bool:
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError as error:
-        raise ModelError(f"{_label(folder)} cannot be read: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{_label(folder)} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
 
 
 def _label(path: Path) -> str:

@@ -172,12 +172,18 @@ def available(entry: studies.ModelEntry) -> str | None:
     "x: the folder 'no/such/folder' does not exist; give a path relative to the project's root"
     """
     try:
-        if entry.source == "folder":
-            if not _quantised(entry):
-                with _explained(entry):
-                    checkpoints.weights(_folder(entry))
-        elif entry.source == "package":
-            _package_files(entry.id)
+        return _missing(entry)
+    except ModelError as error:
+        return str(error)
+
+
+def _missing(entry: studies.ModelEntry) -> str | None:
+    with _explained(entry):
+        if entry.source == "folder" and not _quantised(entry):
+            checkpoints.weights(_folder(entry))
+        elif entry.source in ("folder", "package"):
+            if entry.source == "package":
+                _package_files(entry.id)
             missing = [m for m in ("gguf", "accelerate") if importlib.util.find_spec(m) is None]
             if missing:
                 return f"{entry.name}: the package {' and '.join(missing)} is missing: install the extra package-llms"
@@ -186,8 +192,6 @@ def available(entry: studies.ModelEntry) -> str | None:
 
             if not isinstance(try_to_load_from_cache(entry.id, "config.json", revision=entry.revision), str):
                 return f"{entry.name}: {entry.id} is not in the local hub cache; it has to be downloaded"
-    except ModelError as error:
-        return str(error)
     return None
 
 

@@ -6,6 +6,7 @@ are question texts, ``questions.parquet`` into the study's folder (columns: CONT
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import checkpoints, corpora, paths, provenance, questions, scores, studies
-from helpers.errors import DataError, StudyError, nearest
+from helpers.errors import DataError, ModelError, StudyError, nearest
 
 MIN_MODELS = 8  # fewer cannot carry a correlation over models
 
@@ -122,8 +123,9 @@ def parameters(entry: studies.ModelEntry) -> float:
 
         sizes = lab.models_table().set_index("model")["parameters"]
         return float(sizes.get(entry.id, np.nan))
-    if entry.source == "folder" and (paths.ROOT / entry.id / "config.json").is_file():
-        return float(checkpoints.parameters(paths.ROOT / entry.id))
+    if entry.source == "folder":
+        with contextlib.suppress(ModelError):  # loading the model says what is wrong with its folder
+            return float(checkpoints.parameters(paths.ROOT / entry.id))
     return np.nan
 
 
