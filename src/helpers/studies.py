@@ -6,7 +6,6 @@ errors that name the key, the file and the nearest valid name.
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,7 +50,7 @@ class Models(Settings):
         if (self.kind == "list") != bool(self.entries):
             raise ValueError("'entries' must be given exactly when kind is 'list'")
         names = [entry.name for entry in self.entries]
-        twice = sorted(n for n, count in Counter(names).items() if count > 1)
+        twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"duplicate model name: {', '.join(twice)}")
         return self
