@@ -95,10 +95,13 @@ def load(entry: studies.ModelEntry, *, device: str | None = None) -> LoadedModel
             licence = "see the model card" if entry.source == "hub" else "as stated by the folder's owner"
         with _explained(entry), _quiet():
             files = _weights(entry, folder, options)
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-            _require_causal(config, entry)
-            size = _size(config, entry, files)
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True, **options)
+            with _explained(entry, "config.json"):
+                config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+                _require_causal(config, entry)
+                size = _size(config, entry, files)
+            with _explained(entry, "the tokenizer (tokenizer.json, tokenizer_config.json)"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True, **options)
+                perplexity.start_token(tokenizer)
             placed = {"device_map": "auto"} if _too_big(size, device) else {}
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -363,8 +366,8 @@ def _too_big(size: int, device: str) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(entry: studies.ModelEntry) -> Iterator[None]:
-    """Turn what hub, configuration and weight readers raise into a ModelError that says what to do."""
+def _explained(entry: studies.ModelEntry, part: str = "") -> Iterator[None]:
+    """Turn what hub, configuration and weight readers raise into a ModelError that names the part and says what to do."""
     where = f"{entry.name} ({entry.source} {entry.id}{'@' + entry.revision if entry.revision else ''})"
     try:
         yield
@@ -396,9 +399,9 @@ def _explained(entry: studies.ModelEntry) -> Iterator[None]:
         elif "SafetensorError" in kinds or "header" in said.lower():
             reason = "a weight file is damaged: delete it and fetch it again"
         else:
-            reason = "it cannot be loaded"
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{where}: {reason} ({type(error).__name__}: {first}).") from error
+            reason = f"{part} cannot be used: fetch or save it again" if part else "it cannot be loaded"
+        first = " ".join(str(error).split())[:300]
+        raise ModelError(f"{where}: {reason} ({type(error).__name__}{': ' if first else ''}{first}).") from error
 
 
 # --- where the files are ------------------------------------------------------------------------------------
