@@ -163,7 +163,9 @@ def test_kills_at_random_moments_change_nothing(small, tiny, tmp_path, forkserve
     assert (study.results / "surprisal.parquet").read_bytes() == resumed
 
 
-def test_a_second_extraction_of_a_study_is_refused_and_a_killed_one_is_not_in_the_way(small, forkserver, monkeypatch, tmp_path):
+def test_a_second_extraction_of_a_study_is_refused_and_a_killed_one_is_not_in_the_way(
+    small, forkserver, monkeypatch, tmp_path
+):
     """An orphan once wrote its shards over those of a later run."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     import test_extraction as itself

@@ -130,7 +130,9 @@ def test_a_tokenizer_without_start_token_is_said_not_to_be_damaged_weights(small
     study, tables = small
     folder = tiny.folder("silent", context=256)
     tiny.tokenizer(bos=False).save_pretrained(folder)
-    with pytest.raises(ModelError, match=r"^silent: .* first of a document, .* neither a start nor an end token") as caught:
+    with pytest.raises(
+        ModelError, match=r"^silent: .* first of a document, .* neither a start nor an end token"
+    ) as caught:
         own_models.join(study, tables, {"silent": str(folder)})
     assert "damaged" not in str(caught.value) and '"bos_token"' in str(caught.value)
     told = json.loads((folder / "tokenizer_config.json").read_text()) | {"bos_token": "<s>"}

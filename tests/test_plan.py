@@ -196,7 +196,14 @@ def test_what_is_wrong_with_a_model_stands_in_its_row(tiny, monkeypatch, capsys)
     damaged, empty = tiny.folder("damaged"), tiny.root / "empty"
     (damaged / "model.safetensors").write_bytes(b"x")
     empty.mkdir()
-    given = {"damaged": damaged, "empty": empty, "gone": "no/such", "long": "x" * 5000, "null": "a\0b", "file": __file__}
+    given = {
+        "damaged": damaged,
+        "empty": empty,
+        "gone": "no/such",
+        "long": "x" * 5000,
+        "null": "a\0b",
+        "file": __file__,
+    }
     entries = [{"name": n, "source": "folder", "id": str(p)} for n, p in given.items()]
     entries += [{"name": "odd", "source": "hub", "id": "a b//c"}, {"name": "pack", "source": "package", "id": "../x y"}]
     study = hub_study().model_copy(update={"models": studies.Models(kind="list", entries=entries)})

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -60,14 +61,18 @@ def weights(folder: Path) -> list[Path]:
     files that its index names.
 
     Raises ModelError for a folder without config.json or without such weights (the message says what is there instead and
-    what to do), for an adapter, for an index that names a pickle, a missing file or one outside the folder, for what is not
-    an ordinary file, and for a damaged or half-written file.
+    what to do), for an adapter, for an index that names a pickle, a missing file or one outside the folder, for a tensor
+    in two files, for what is not an ordinary file, and for a damaged or half-written file.
     """
     for path in _listed(folder):
         if path.is_symlink() and not path.exists():
             raise ModelError(f"{_label(path)} is a link to a file that is gone; copy the file itself here.")
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise ModelError(f"{_label(path)} is a pipe or device, not a file; remove it.")
+        if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs"):
+            raise ModelError(
+                f"{_label(path)} only says where the file is kept (Git LFS); run `git lfs pull` in its folder."
+            )
     if (folder / "adapter_config.json").is_file():
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         raise ModelError(
@@ -82,7 +87,14 @@ def weights(folder: Path) -> list[Path]:
             f"{_label(folder)} holds the parts of a training on several machines (shard-...-model-...); load them there and "
             "save the whole model with save_pretrained."
         )
-    named = read_json(folder / "config.json").get("transformers_weights")
+    config = read_json(folder / "config.json")
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        if "/" in str(config.get(key)):
+            raise ModelError(
+                f"{_label(folder / 'config.json')}: '{key}' names code of the hub ({config[key]}), which is never run here; "
+                "delete the key."
+            )
+    named = config.get("transformers_weights")
     if named is not None and (not isinstance(named, str) or _outside(named) or not named.endswith((".safetensors", ".index.json"))):  # fmt: skip
         raise ModelError(f"{_label(folder / 'config.json')}: 'transformers_weights' is {named!r}; name a .safetensors file of the folder.")  # fmt: skip
     first = next((folder / n for n in ([named] if named else (SINGLE, INDEX)) if (folder / n).is_file()), None)
@@ -93,7 +105,9 @@ def weights(folder: Path) -> list[Path]:
         files = []
         for name in sorted(shards(first)):
             if _outside(name):
-                raise ModelError(f"{_label(first)} names '{name}', outside of the folder; only files within it are read.")
+                raise ModelError(
+                    f"{_label(first)} names '{name}', outside of the folder; only files within it are read."
+                )
             if not name.endswith(".safetensors"):
                 raise ModelError(
                     f"{_label(first)} names '{name}', which is not safetensors (pickles are never read). {CONVERT}"
@@ -101,9 +115,18 @@ def weights(folder: Path) -> list[Path]:
             files.append(folder / name)
     for path in files:
         if not path.is_file():
-            raise ModelError(f"{_label(first)} names '{path.name}', which is not there; copy it, or save the model again.")
-    counted = sum(len(tensors(path)) for path in files)
-    if not counted:
+            raise ModelError(
+                f"{_label(first)} names '{path.name}', which is not there; copy it, or save the model again."
+            )
+    owner: dict[str, Path] = {}
+    for path in files:
+        for name in tensors(path):
+            if name in owner:
+                raise ModelError(
+                    f"'{name}' is in {_label(owner[name])} and in {path.name}; nobody can tell which is meant: save the model again."
+                )
+            owner[name] = path
+    if not owner:
         raise ModelError(f"{_label(first)} holds no tensor; save the model again.")
     return files
 
@@ -138,12 +161,25 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON file; ModelError for anything else, of any size or depth."""
     try:
         if path.stat().st_size > LARGEST:
-            raise ModelError(f"{_label(path)} has {path.stat().st_size / 1e6:,.0f} MB; this is no file of a checkpoint.")
-        content = json.loads(path.read_text(encoding="utf-8"))
+            raise ModelError(
+                f"{_label(path)} has {path.stat().st_size / 1e6:,.0f} MB; this is no file of a checkpoint."
+            )
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError, OSError) as error:
-        raise ModelError(f"{_label(path)} is not readable JSON ({type(error).__name__}: {error}); fetch it again.") from None
+        raise ModelError(
+            f"{_label(path)} is not readable JSON ({type(error).__name__}: {error}); fetch it again."
+        ) from None
     if not isinstance(content, dict):
-        raise ModelError(f"{_label(path)} holds a {type(content).__name__} where keys and values belong; fetch it again.")
+        raise ModelError(
+            f"{_label(path)} holds a {type(content).__name__} where keys and values belong; fetch it again."
+        )
+    return content
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"key '{Counter(k for k, _ in pairs).most_common(1)[0][0]}' is given twice")
     return content
 
 
@@ -180,7 +216,7 @@ def _instead(folder: Path) -> str:
     inner = [p for p in listed if p.is_dir() and (p / "config.json").is_file()]
     snapshots = sorted(p for p in folder.glob("snapshots/*") if (p / "config.json").is_file())
     pickled = [p.name for p in listed if p.suffix.lower() in PICKLES]
-    dense = [n for n in names if n.endswith(".safetensors")]
+    dense = [p.name for p in listed if p.suffix == ".safetensors" and p.is_file()]
     quantised = [n for n in names if n.endswith(".gguf")]
     if inner:
         latest = max(inner, key=lambda p: [int(d) for d in re.findall(r"\d+", p.name)][-1:])
@@ -191,16 +227,18 @@ def _instead(folder: Path) -> str:
     if any(n.startswith("global_step") for n in names) or "zero_to_fp32.py" in names:
         return "; it holds a DeepSpeed checkpoint: run its zero_to_fp32.py with --safe_serialization, then name the result."
     if any(n.endswith(".distcp") for n in names) or any(n.startswith("pytorch_model_fsdp") for n in names):
-        return (
-            "; it holds the parts of a sharded training (FSDP): `accelerate merge-weights` makes one safetensors of them."
-        )
+        return "; it holds the parts of a sharded training (FSDP): `accelerate merge-weights` makes one safetensors of them."
     if len(quantised) > 1:
         return f"; it holds {len(quantised)} GGUF files ({', '.join(quantised[:3])}): keep one in a folder of its own."
     if dense:
-        missing = "config.json and the tokenizer's files" if "config.json" not in names else f"{SINGLE} or {INDEX}"
-        return (
-            f"; it holds {', '.join(dense[:3])}{' and others' if len(dense) > 3 else ''}, which need {missing} beside them."
-        )
+        said = ", ".join(dense[:3]) + (" and others" if len(dense) > 3 else "")
+        if "config.json" not in names:
+            return f"; it holds {said}: copy the model's config.json and tokenizer files beside the weights."
+        if any(n.startswith("consolidated") for n in dense):
+            return f"; {said} is in its maker's own layout: fetch the files called model*.safetensors, or convert it."
+        if len(dense) == 1:
+            return f"; it holds {said}: if that is the whole model, rename it to {SINGLE}."
+        return f"; it holds {said}, but not {INDEX}, which says what lies where: fetch it, or save the model again."
     if pickled:
         return f"; it holds {', '.join(pickled[:3])}, which are pickles and never read. {CONVERT}"
     other = [n for n in names if n.endswith((".h5", ".msgpack", ".onnx"))]

@@ -24,6 +24,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -164,7 +165,9 @@ def _place(entry: studies.ModelEntry) -> tuple[str | Path, dict[str, Any]]:
     if entry.source == "hub":
         return entry.id, {"revision": entry.revision}
     quantised = _package_files(entry.id) if entry.source == "package" else _quantised(entry)
-    folder = _dequantised(quantised, entry.id if entry.source == "package" else entry.name) if quantised else _folder(entry)
+    folder = (
+        _dequantised(quantised, entry.id if entry.source == "package" else entry.name) if quantised else _folder(entry)
+    )
     return folder, {"local_files_only": True}
 
 
@@ -292,6 +295,7 @@ WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "module.": "data-parallel training",
     "base_model.model.": "peft",
+    "_fsdp_wrapped_module.": "FSDP",
 }
 
 
@@ -306,33 +310,43 @@ def _require_filled(model: Any, report: dict[str, Any], entry: studies.ModelEntr
         said = "; ".join(f"{len(v)} {k} ({v[0]}{', ...' if len(v) > 1 else ''})" for k, v in kinds.items() if v)
         raise ModelError(
             f"{entry.name}: weights and config.json do not belong together: of the model's tensors {said}. What is missing "
-            f"would be drawn at random. {_advice(kinds['not known to the model'], entry)}"
+            f"would be drawn at random. {_advice(kinds['not in the weights'], kinds['not known to the model'], entry)}"
         )
     floating = {n for n, p in model.named_parameters() if p.dtype.is_floating_point}
-    if getattr(model.config, "quantization_config", None) is not None:
-        return
-    for path in files:
+    for path in files if getattr(model, "hf_quantizer", None) is None else ():  # it would know the scales
         for name, (kind, _) in checkpoints.tensors(path).items():
             if name in floating and not kind.startswith(("F", "BF")):
                 raise ModelError(
                     f"{entry.name}: the weights '{name}' in {path.name} are {kind} integers and config.json states no "
                     "quantisation, so their scale is unknown; save the model in float32 or bfloat16."
                 )
+    empty = [n for n, p in model.named_parameters() if p.dim() > 1 and not p.is_meta and not p.any()]
+    if empty:
+        raise ModelError(
+            f"{entry.name}: {len(empty)} of the weights hold zeros only ({empty[0]}), as a download leaves them that stopped "
+            "half-way: fetch the weight files again."
+        )
 
 
-def _advice(unknown: list[str], entry: studies.ModelEntry) -> str:
-    inner = [n for n in unknown if "lora_" in n or ".base_layer." in n]
-    if inner:
+def _advice(missing: list[str], unknown: list[str], entry: studies.ModelEntry) -> str:
+    if any("lora_" in n or ".base_layer." in n for n in unknown):
         return "They hold an adapter that was not merged: merge_and_unload() of the package peft, then save_pretrained."
-    for prefix, origin in WRAPPERS.items():
-        if any(n.startswith(prefix) or f".{prefix}" in n for n in unknown) and entry.source == "folder":
-            return (
-                f"The names carry '{prefix}', as {origin} leaves it. Save the model inside the wrapper, or rename: python -c "
-                '"import sys, pathlib; from safetensors.torch import load, save_file; '
-                "[save_file({k.replace('%s', ''): v for k, v in load(f.read_bytes()).items()}, f, {'format': 'pt'}) "
-                "for f in pathlib.Path(sys.argv[1]).glob('*.safetensors')]\" '%s'"
-            ) % (prefix, entry.id)
-    return "Copy config.json and all weight files from one checkpoint, or save the model again with save_pretrained."
+    prefix = next((n.removesuffix(missing[0]) for n in unknown if n.endswith(f".{missing[0]}")), "") if missing else ""
+    change = f"removeprefix('{prefix}')"
+    if not prefix or not {prefix + n for n in missing} <= set(unknown):
+        prefix = next((w for w in WRAPPERS if any(w in n for n in unknown)), "")
+        change = f"replace('{prefix}', '')"
+    if not prefix or entry.source != "folder" or not re.fullmatch(r"[\w.]+", prefix):
+        return (
+            "Copy config.json and all weight files from one checkpoint, or save the model again with save_pretrained."
+        )
+    origin = " and ".join(WRAPPERS[w] for w in WRAPPERS if w in prefix)
+    return (
+        f"The tensors' names carry '{prefix}'{f', as {origin} leaves it' if origin else ''}. Save the model inside the wrapper, or "
+        'rename: python -c "import sys, pathlib; from safetensors.torch import load, save_file; '
+        f"[save_file({{k.{change}: v for k, v in load(f.read_bytes()).items()}}, f, {{'format': 'pt'}}) "
+        f"for f in pathlib.Path(sys.argv[1]).rglob('*.safetensors')]\" {shlex.quote(entry.id)}"
+    )
 
 
 def _require_own_tokenizer(model: Any, tokenizer: Any, entry: studies.ModelEntry) -> None:
@@ -340,7 +354,9 @@ def _require_own_tokenizer(model: Any, tokenizer: Any, entry: studies.ModelEntry
 
     Special tokens beyond the last row (a padding token added for training) do no harm: text never gives them.
     """
-    rows = min(e.weight.shape[0] for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None)
+    rows = min(
+        e.weight.shape[0] for e in (model.get_input_embeddings(), model.get_output_embeddings()) if e is not None
+    )
     start = perplexity.start_token(tokenizer)
     special = set(tokenizer.all_special_ids)
     beyond = {i: t for t, i in tokenizer.get_vocab().items() if i >= rows and (i not in special or i == start)}
@@ -413,6 +429,10 @@ def _folder(entry: studies.ModelEntry) -> Path:
         found = path.is_dir()
     except (OSError, ValueError) as error:
         raise ModelError(f"{entry.name}: '{entry.id[:100]}' is no path of a folder ({error}).") from None
+    if not found and path.exists():
+        raise ModelError(
+            f"{entry.name}: '{entry.id}' is a file; name the folder in which config.json and the weights lie."
+        )
     if not found:
         raise ModelError(
             f"{entry.name}: the folder '{entry.id}' does not exist; give a path relative to the project's root"
@@ -485,7 +505,9 @@ def _dequantised(parts: list[Path], name: str) -> Path:
                         shutil.copyfileobj(stream, joined)
         with open(source, "rb") as stream:
             if stream.read(4) != b"GGUF":
-                raise ModelError(f"{name}: {parts[0].name} is not a GGUF file; fetch it again, or reinstall the package.")
+                raise ModelError(
+                    f"{name}: {parts[0].name} is not a GGUF file; fetch it again, or reinstall the package."
+                )
         try:
             with contextlib.redirect_stderr(io.StringIO()), _quiet():  # progress bars of the converter
                 given = {"gguf_file": source.name, "trust_remote_code": False, "local_files_only": True}

@@ -48,6 +48,8 @@ def entry(name: str, place: str) -> ModelEntry:
     for folder in (Path(place), paths.ROOT / place):
         if folder.is_dir():
             return ModelEntry(name=name, source="folder", id=str(folder.resolve()))
+        if folder.is_file():
+            raise ModelError(f"{name}: '{place}' is a file; give the folder in which config.json and the weights lie.")
     if place.startswith((".", "/", "~")) or place.count("/") > 1 or "\\" in place:
         raise ModelError(f"{name}: the folder '{place}' does not exist; give a folder with config.json and safetensors.")  # fmt: skip
     return ModelEntry(name=name, source="hub", id=place)

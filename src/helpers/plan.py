@@ -258,7 +258,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the plan; return 1 when a model or a data set is certainly not to be had, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="helpers.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="paper")
-    parser.add_argument("--tflops", type=_positive, metavar="POSITIVE NUMBER", help="use this rate instead of measuring one here")
+    parser.add_argument(
+        "--tflops", type=_positive, metavar="POSITIVE NUMBER", help="use this rate instead of measuring one here"
+    )
     options = parser.parse_args(arguments)
     try:
         study = studies.load(options.study)

@@ -148,7 +148,9 @@ def load_encoder(name: str = DEFAULT_ENCODER, revision: str | None = None) -> En
     stated = checkpoints.read_json(settings).get("max_seq_length") if settings.exists() else None
     limits = [v for v in (stated, getattr(model.config, "max_position_embeddings", None), 8192) if v]
     if not all(isinstance(v, int) and v > 2 for v in limits):
-        raise ModelError(f"encoder '{name}': its longest text is {limits[0]!r} tokens; correct {settings.name} or config.json.")
+        raise ModelError(
+            f"encoder '{name}': its longest text is {limits[0]!r} tokens; correct {settings.name} or config.json."
+        )
     encoder = Encoder(
         name=name,
         tokenizer=tokenizer,
