@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,7 +94,8 @@ def test_a_model_with_another_tokenizer_is_measured_and_sits_nothing(small, tiny
         ("hub", "not in the local cache"),
     ],
 )
-def test_bad_checkpoints_are_refused_with_the_reason(small, tiny, tmp_path, what, message):
+def test_bad_checkpoints_are_refused_with_the_reason(small, tiny, tmp_path, monkeypatch, what, message):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read at import, long before this test
     study, tables = small
     folder = tmp_path / "bad"
     if what == "empty":

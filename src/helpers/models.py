@@ -412,6 +412,10 @@ def _explained(entry: studies.ModelEntry, part: str = "") -> Iterator[None]:
             reason = "it needs code from its repository, which is never run here"
         elif "safetensors" in said and ("no file named" in said or "does not appear to have" in said):
             reason = "it has no safetensors weights, and pickles are never read: choose a revision that has them"
+        elif "does not recognize this architecture" in said:
+            reason = (
+                f"transformers {transformers.__version__} has no causal model for the 'model_type' in its config.json"
+            )
         elif "SafetensorError" in kinds or "header" in said.lower():
             reason = "a weight file is damaged: delete it and fetch it again"
         else:

@@ -201,13 +201,13 @@ def _products(precision: str) -> Iterator[None]:
 def window_sizes(model: Any, window: int | None, stride: int | None) -> tuple[int, int]:
     """Return window and stride in positions, checked against each other and against the model's context."""
     limit = context_length(model)
+    name = getattr(model, "name_or_path", "") or type(model).__name__
     if limit == 1:
-        name = getattr(model, "name_or_path", "") or type(model).__name__
         raise ModelError(f"{name}: its config.json allows one position; a token and one before it are needed.")
     if window is None:
         window = min(limit or UNTOLD_CONTEXT, UNTOLD_CONTEXT)
     if window < 2 or (limit and window > limit):
-        raise DataError(f"window: {window} positions, but the model allows 2 to {limit or 'any number'}.")
+        raise DataError(f"window: {window} positions, but the model {name} allows 2 to {limit or 'any number'}.")
     stride = window // 2 if stride is None else stride
     if not 1 <= stride <= window // 2:
         raise DataError(f"stride: {stride}; give 1 to {window // 2}, so that half a window of context remains.")
