@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -67,6 +68,44 @@ def test_a_killed_local_worker_is_replaced(importable, tmp_path):
 def test_workers_that_always_die_end_the_run(importable):
     with cluster.pool(workers=2) as pool, pytest.raises(UnavailableError, match="died 3 times"):
         list(pool.run(importable.die, [(0,), (1,)]))
+
+
+def ask(folder: str) -> None:
+    """Ask two workers for two endless tasks."""
+    import test_cluster as itself
+
+    with cluster.pool(workers=2) as pool:
+        list(pool.run(itself.work, [(folder,), (folder,)]))
+
+
+def work(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
+    while True:
+        sum(range(1000))
+
+
+def test_workers_end_with_a_killed_parent(importable, tmp_path, forkserver):
+    """They once computed on, for nobody, until their task was done, and then waited for ever."""
+    asking = forkserver.Process(target=importable.ask, args=(str(tmp_path),))
+    asking.start()
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.01)
+    workers = [int(p.name) for p in tmp_path.iterdir()]
+    asking.kill()
+    asking.join()
+    patience = time.monotonic() + 10
+    while (left := [w for w in workers if _runs(w)]) and time.monotonic() < patience:
+        time.sleep(0.01)
+    for worker in left:
+        os.kill(worker, signal.SIGKILL)
+    assert not left
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_an_unreachable_scheduler_is_named(monkeypatch):

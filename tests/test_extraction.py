@@ -26,6 +26,19 @@ def extract_there(path: str, results: str) -> None:
     extraction.extract(studies.load(path))
 
 
+def hold(path: str, results: str) -> None:
+    """Come to the first shard of an extraction and stay there."""
+    os.environ["COMPANION_RESULTS"] = results
+    study = studies.load(path)
+
+    def wait(*_):
+        (study.results / "held").touch()
+        time.sleep(60)
+
+    extraction.measure = wait
+    extraction.extract(study, workers=1)
+
+
 @pytest.fixture
 def small(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
@@ -148,6 +161,26 @@ def test_kills_at_random_moments_change_nothing(small, tiny, tmp_path, forkserve
         path.unlink()
     assert extraction.extract(study)["kept"].sum() == 0
     assert (study.results / "surprisal.parquet").read_bytes() == resumed
+
+
+def test_a_second_extraction_of_a_study_is_refused_and_a_killed_one_is_not_in_the_way(
+    small, forkserver, monkeypatch, tmp_path
+):
+    """An orphan once wrote its shards over those of a later run."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import test_extraction as itself
+
+    study = small(models=1)
+    held = forkserver.Process(target=itself.hold, args=(str(tmp_path / "small.yml"), str(tmp_path)))
+    held.start()
+    while not (study.results / "held").exists():
+        time.sleep(0.01)
+    with pytest.raises(UnavailableError, match=rf"study 'small' is being extracted by process {held.pid}, since \d"):
+        extraction.extract(study)
+    assert not list((study.results / "surprisal").rglob("*.parquet"))
+    held.kill()
+    held.join()
+    assert extraction.extract(study)["computed"].tolist() == [4]
 
 
 def test_a_full_disk_keeps_what_was_finished(small, monkeypatch):

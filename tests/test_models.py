@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -110,7 +111,7 @@ def test_a_file_that_is_not_gguf_is_named(tmp_path):
 
 
 def test_hub_without_network_says_so(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read at import, long before this test
     entry = studies.ModelEntry(name="x", source="hub", id="no-such-owner/no-such-model")
     assert "has to be downloaded" in models.available(entry)
     with pytest.raises(ModelError, match=r"x \(hub no-such-owner/no-such-model\)"):

@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,7 +94,8 @@ def test_a_model_with_another_tokenizer_is_measured_and_sits_nothing(small, tiny
         ("hub", "not in the local cache"),
     ],
 )
-def test_bad_checkpoints_are_refused_with_the_reason(small, tiny, tmp_path, what, message):
+def test_bad_checkpoints_are_refused_with_the_reason(small, tiny, tmp_path, monkeypatch, what, message):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read at import, long before this test
     study, tables = small
     folder = tmp_path / "bad"
     if what == "empty":
@@ -123,6 +125,21 @@ def test_bad_checkpoints_are_refused_with_the_reason(small, tiny, tmp_path, what
     with pytest.raises(ModelError, match=message) as caught:
         own_models.join(study, tables, {"bad": place})
     assert "bad" in str(caught.value)
+
+
+def test_a_tokenizer_without_start_token_is_said_not_to_be_damaged_weights(small, tiny, tmp_path):
+    """Nothing goes before the first token of a document, so it has no surprisal; the advice gives it one."""
+    study, tables = small
+    folder = tiny.folder("silent", context=256)
+    tiny.tokenizer(bos=False).save_pretrained(folder)
+    with pytest.raises(
+        ModelError, match=r"^silent: .* first of a document, .* neither a start nor an end token"
+    ) as caught:
+        own_models.join(study, tables, {"silent": str(folder)})
+    assert "damaged" not in str(caught.value) and '"bos_token"' in str(caught.value)
+    told = json.loads((folder / "tokenizer_config.json").read_text()) | {"bos_token": "<s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    assert np.isfinite(own_models.join(study, tables, {"silent": str(folder)}).surprisal["silent"]).all()
 
 
 def test_names_and_lineages_are_checked_before_anything_is_measured(small):

@@ -246,10 +246,16 @@ def test_paper_mode_gives_up_context_that_does_not_fit(tiny):
         assert len(alignment.tokenize(tokenizer, [longer])[0][0]) > 63  # no piece was given up without need
 
 
-def test_paper_mode_refuses_a_piece_that_does_not_fit(tiny):
-    text = "日本語" * 30
-    with pytest.raises(ModelError, match="piece 0 of the text alone"):
-        paper_surprisal(tiny.model(), tiny.tokenizer(), text, corpora.spans(text))
+def test_paper_mode_reads_a_piece_longer_than_the_model_in_windows(tiny):
+    """One word of 90 tokens in a context of 64: half a window before each token, and the word before as ever."""
+    model, tokenizer = tiny.model(context=64), tiny.tokenizer()
+    text = "the cat " + "日本語" * 30 + " sat"
+    got = paper_surprisal(model, tokenizer, text, corpora.spans(text), context_pieces=2)
+    [ids], _ = alignment.tokenize(tokenizer, [text[8:-4]])
+    assert len(ids) > 70 and got["tokens"][2] == len(ids) and got["context"].tolist() == [0, 1, 0, 0]
+    whole = token_surprisal(model, tokenizer, [text[8:-4]], window=64, stride=32)[0][1]
+    assert abs(got["whole"][2] - whole.sum()) < 1e-3 and abs(got["last"][2] - whole[-1]) < 1e-4
+    assert all(np.isfinite(v).all() for v in got.values())
 
 
 def test_a_model_without_head_is_refused(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -132,7 +134,7 @@ def test_what_the_hub_says_is_passed_on(monkeypatch, capsys):
     assert "bytes of 1 of 2 models are an estimate" in said
     answers["no-such/two"] = answers["fine"]
     assert plan.main(["--study", "hub", "--tflops", "100"]) == 0
-    assert "0.0 GB read through once" in capsys.readouterr().out
+    assert "9 bytes read through once" in capsys.readouterr().out
 
 
 def test_the_paper_study_prints_its_price_and_where_it_comes_from(capsys):
@@ -164,6 +166,72 @@ def test_sizes_come_from_weights_where_nobody_states_them(tmp_path, monkeypatch,
     monkeypatch.setattr(studies, "load", lambda name: study)
     plan.main(["--study", "hub", "--tflops", "100"])
     assert "without 1 models whose size nobody stated" in capsys.readouterr().out
+
+
+def test_prices_are_in_units_that_people_use(tmp_path, monkeypatch, capsys):
+    """A laptop once had to compute 3,717,680.0 hours on weights of 0.00 GB, and corpora of nan documents."""
+    assert plan.main(["--study", "paper", "--tflops", "0.01"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"computing   \d+ years on one such device", said) and " hours" not in said
+    assert re.search(r"'mode: stream' would take \d+ years, 1/16 of that", said)
+    assert plan.main(["--study", "paper", "--tflops", "1e-9"]) == 0
+    assert "computing   more than 1,000 years on" in capsys.readouterr().out
+    study = hub_study(mode="stream").model_copy(update={"corpus": studies.Corpus(kind="hub", sources=("a/b",))})
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    assert plan.main(["--study", "hub", "--tflops", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "corpus      not known: the size of a/b is not known here" in said and "computing   not known" in said
+    assert "nan" not in said and "0.00" not in said and "'mode: stream'" not in said
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "fast"])
+def test_an_impossible_rate_is_refused(rate, capsys):
+    with pytest.raises(SystemExit):
+        plan.main(["--study", "paper", "--tflops", rate])
+    assert "POSITIVE NUMBER" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_a_model_stands_in_its_row(tiny, monkeypatch, capsys):
+    """Folders of every kind that is no checkpoint, and ids that no hub knows: never a stack trace."""
+    damaged, empty = tiny.folder("damaged"), tiny.root / "empty"
+    (damaged / "model.safetensors").write_bytes(b"x")
+    empty.mkdir()
+    given = {
+        "damaged": damaged,
+        "empty": empty,
+        "gone": "no/such",
+        "long": "x" * 5000,
+        "null": "a\0b",
+        "file": __file__,
+    }
+    entries = [{"name": n, "source": "folder", "id": str(p)} for n, p in given.items()]
+    entries += [{"name": "odd", "source": "hub", "id": "a b//c"}, {"name": "pack", "source": "package", "id": "../x y"}]
+    study = hub_study().model_copy(update={"models": studies.Models(kind="list", entries=entries)})
+    table = plan.plan(study, speed=1e12).set_index("model")
+    assert (table["ok"].drop("odd") == False).all() and table["hours"].isna().all()  # noqa: E712
+    assert "damaged or half-written" in table.loc["damaged", "access"] and "is empty" in table.loc["empty", "access"]
+    monkeypatch.setattr(studies, "load", lambda name: study)
+    assert plan.main(["--study", "hub", "--tflops", "1"]) == 1
+    assert "7 models and data sets cannot be had" in capsys.readouterr().out
+
+
+def test_a_hub_that_is_down_is_asked_once(monkeypatch):
+    """20,000 models would otherwise wait 20 seconds each."""
+    import huggingface_hub
+
+    asked = []
+
+    class Api:
+        def model_info(self, name, **options):
+            asked.append(name)
+            raise ConnectionError("down")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    entries = [{"name": f"m{k}", "source": "hub", "id": f"o/m{k}", "parameters": 1} for k in range(2000)]
+    study = hub_study().model_copy(update={"models": studies.Models(kind="list", entries=entries)})
+    table = plan.plan(study, speed=1e12)
+    assert asked == ["o/m0"] and len(table) == 2000 and table["access"].str.contains("cannot be reached").all()
 
 
 def test_a_measured_rate_names_its_device(capsys, monkeypatch):

@@ -63,7 +63,9 @@ def test_encoders_that_cannot_be_had_say_so(monkeypatch, tmp_path):
         semantics.load_encoder("all-mpnet-base-v2-that-is-not-cached")
     with pytest.raises(errors.UnavailableError, match="not installed"):
         semantics.load_encoder("package:no-such-encoder")
-    with pytest.raises(errors.ModelError, match="pickled"):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(errors.ModelError, match=r"holds pytorch_model\.bin, which are pickles and never read"):
         semantics.load_encoder(str(tmp_path))
     with pytest.raises(errors.ModelError, match=r"no folder with config\.json"):
         semantics.load_encoder("package:yaml")

@@ -155,7 +155,7 @@ def test_what_cannot_be_traced_is_named(model, tokenizer, monkeypatch):
     text = pd.DataFrame({"text": ["w1 w2"]})
     with pytest.raises(errors.DataError, match="'b' has no questions"):
         traces.collect(model, tokenizer, text[:0], benchmark="b")
-    with monkeypatch.context() as patch, pytest.raises(errors.ModelError, match="fast tokenizer is needed"):
+    with monkeypatch.context() as patch, pytest.raises(errors.ModelError, match="not a 'fast' tokenizer"):
         patch.setattr(type(tokenizer), "is_fast", False)
         traces.collect(model, tokenizer, text)
     silent = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, unk_token="<unk>")
@@ -344,6 +344,7 @@ def test_the_atlas_of_a_study(model, tokenizer, questions, tmp_path, monkeypatch
             self.model, self.tokenizer = (model if entry.name == "one" else tiny(1)), tokenizer
 
     monkeypatch.setattr(atlas, "load_model", Loaded)
+    monkeypatch.setattr(atlas, "fingerprint", lambda entry: entry.name)
     extra = pd.concat([questions, frame(lonely=["w1 w2"], empty=["", " ", "", "w1", ""])])
     made = atlas.trace_study(study, extra, results=tmp_path / "tiny", bootstraps=10, splits=5)
     assert set(made.about["excluded"]) == {"lonely", "empty"}
@@ -399,7 +400,9 @@ def test_a_collection_is_asked_for_once_and_goes_stale(model, tokenizer, questio
         provenance.write_table(study.results / "questions.parquet", texts)
 
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    weights = {"one": "before", "two": "before"}
     monkeypatch.setattr(atlas, "load_model", Loaded)
+    monkeypatch.setattr(atlas, "fingerprint", lambda entry: weights[entry.name])
     monkeypatch.setattr(atlas.study_files, "load", lambda name: study)
     monkeypatch.setattr(atlas.preparation, "prepare", prepare)
     assert "none were collected" in atlas.uncollected(study)
@@ -420,6 +423,11 @@ def test_a_collection_is_asked_for_once_and_goes_stale(model, tokenizer, questio
     lost.unlink()
     (study.results / atlas.COLLECTED).unlink()
     assert atlas.main(["tiny"]) == 0 and loads[4:] == ["two"]
+
+    # other weights under the same name: what was collected is not theirs
+    weights["two"] = "after"
+    assert atlas.uncollected(study) == "those collected here were made with other weights"
+    assert atlas.main(["tiny"]) == 0 and loads[5:] == ["two", "two"] and atlas.uncollected(study) is None
 
     monkeypatch.setattr(atlas, "available", lambda entry: f"{entry.name}: package missing")
     assert atlas.uncollected(study) == "one: package missing"

@@ -9,7 +9,6 @@ and no hidden state of a single question.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import shutil
 import sys
@@ -32,7 +31,7 @@ from helpers.errors import (
     nearest,
 )
 from helpers.geometry import Comparison
-from helpers.models import available
+from helpers.models import available, fingerprint
 from helpers.models import load as load_model
 from helpers.questions import sample, strip_template
 from helpers.studies import ModelEntry, Study
@@ -347,13 +346,11 @@ def thaw(study: str, folder: Path | str) -> str:
 
 
 def identity(entry: ModelEntry) -> str:
-    """Return what identifies a model's weights without loading it: settings, package version or checksum."""
-    mark = entry.revision or ""
-    if entry.source == "package":
-        mark = importlib.metadata.version(entry.id)
-    elif entry.source == "lab":
-        mark = provenance.sha256_file(paths.LAB / "main" / "manifest.json")
-    return provenance.content_key(entry.model_dump(mode="json"), mark)
+    """Return what identifies a model without loading it: its settings and the fingerprint of its weights.
+
+    Raises ModelError as ``helpers.models.fingerprint`` does.
+    """
+    return provenance.content_key(entry.model_dump(mode="json"), fingerprint(entry))
 
 
 def study_entries(study: Study) -> tuple[ModelEntry, ...]:
@@ -432,6 +429,10 @@ def _asked(study: Study) -> dict:
     }
 
 
+def _marks(study: Study) -> dict[str, str]:
+    return {e.name: identity(e) for e in study_entries(study)}
+
+
 def write_collected(study: Study, models: Mapping, twins: Mapping) -> Path:
     """Write ``traces/collected.csv``: `model`, `twin`, `benchmark`, `questions`, `seconds` (of reading).
 
@@ -449,7 +450,7 @@ def write_collected(study: Study, models: Mapping, twins: Mapping) -> Path:
         study.results / COLLECTED,
         table,
         inputs=[study.results / "questions.parquet"],
-        parameters=_asked(study),
+        parameters=_asked(study) | {"weights": _marks(study)},
     )
 
 
@@ -466,7 +467,10 @@ def uncollected(study: Study) -> str | None:
     changed = [k for k, v in json.loads(json.dumps(_asked(study))).items() if known.get(k) != v]
     if changed:
         return f"those collected here were made with other settings ({', '.join(changed)})"
-    return next((reason for e in study_entries(study) if (reason := available(e))), None)
+    absent = next((reason for e in study_entries(study) if (reason := available(e))), None)
+    if absent is None and known.get("weights") != _marks(study):
+        return "those collected here were made with other weights"
+    return absent
 
 
 def trace_study(

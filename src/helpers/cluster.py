@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -80,7 +81,9 @@ class Local:
             context.set_forkserver_preload([function.__module__, *preload])
         waiting = dict(enumerate(tasks))
         for attempt in range(1, ATTEMPTS + 1):
-            executor = concurrent.futures.ProcessPoolExecutor(min(self.size, len(waiting)), mp_context=context)
+            executor = concurrent.futures.ProcessPoolExecutor(
+                min(self.size, len(waiting)), mp_context=context, initializer=_end_with_parent
+            )
             try:
                 futures = {executor.submit(function, *task): n for n, task in waiting.items()}
                 for future in concurrent.futures.as_completed(futures):
@@ -97,6 +100,16 @@ class Local:
                     ) from None
             finally:
                 executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that asked for it is gone, also one killed without a chance to say so.
+
+    A worker's own parent is the server that forked it, so no signal of the system tells; the pipe to the asking process does.
+    """
+    asking = multiprocessing.parent_process()
+    if asking is not None:
+        threading.Thread(target=lambda: (asking.join(), os._exit(1)), daemon=True).start()
 
 
 class Dask:

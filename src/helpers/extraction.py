@@ -8,7 +8,10 @@ matrix block by block, so that memory holds one block of all models and never th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
+import fcntl
 import itertools
 import json
 import os
@@ -200,8 +203,8 @@ def extract(study: studies.Study, *, workers: int | None = None, scheduler: str 
 
     Finished shards are kept when their checksum and everything they depend on agree; damaged, outdated and
     missing ones are computed. After a kill at any moment, calling it again gives the same matrix, bit for bit
-    (for the same number of threads a worker). One extraction of a study runs at a time. Exact and fast shards
-    (``extraction.precision``) never enter one matrix, nor do fast ones of different kinds of processors.
+    (for the same number of threads a worker). Exact and fast shards (``extraction.precision``) never enter one matrix, nor
+    do fast ones of different kinds of processors.
 
     Returns
     -------
@@ -209,9 +212,34 @@ def extract(study: studies.Study, *, workers: int | None = None, scheduler: str 
     `shards`, `kept` (from earlier runs), `computed`, and `redone`, what was wrong with shards that were
     computed again.
 
-    Raises ModelError (model and document named), DataError, StudyError, StaleArtifactError, UnavailableError;
-    what was finished before stays.
+    Raises ModelError (model and document named), DataError, StudyError, StaleArtifactError, UnavailableError (also while
+    another process extracts the study); what was finished before stays.
     """
+    with _alone(study):
+        return _extract(study, workers, scheduler)
+
+
+@contextlib.contextmanager
+def _alone(study: studies.Study) -> Iterator[None]:
+    """Hold a study's shards for this process; the system frees them when it ends, in whatever way."""
+    path = study.results / "surprisal" / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UnavailableError(
+                f"study '{study.name}' is being extracted by {file.read().strip() or 'another process'}; wait until that ends, "
+                "or end it: what it finished stays."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()}, since {datetime.datetime.now():%H:%M:%S}")
+        file.flush()
+        yield
+
+
+def _extract(study: studies.Study, workers: int | None, scheduler: str | None) -> pd.DataFrame:
     from helpers import models
 
     wanted = entries(study)

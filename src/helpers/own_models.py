@@ -48,6 +48,8 @@ def entry(name: str, place: str) -> ModelEntry:
     for folder in (Path(place), paths.ROOT / place):
         if folder.is_dir():
             return ModelEntry(name=name, source="folder", id=str(folder.resolve()))
+        if folder.is_file():
+            raise ModelError(f"{name}: '{place}' is a file; give the folder in which config.json and the weights lie.")
     if place.startswith((".", "/", "~")) or place.count("/") > 1 or "\\" in place:
         raise ModelError(f"{name}: the folder '{place}' does not exist; give a folder with config.json and safetensors.")  # fmt: skip
     return ModelEntry(name=name, source="hub", id=place)
@@ -98,7 +100,12 @@ def measure(study: Study, own: ModelEntry) -> pd.Series:
         values = np.concatenate([extraction.measure(own, mark, study.extraction, b)[0] for b in extraction.blocks(study)])  # fmt: skip
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
-            raise ModelError(f"{own.name}: {bad} of {len(values)} surprisals are not finite; the weights are damaged.")  # fmt: skip
+            # Damaged weights are named where they are measured; what is left is the first token of a text.
+            raise ModelError(
+                f"{own.name}: {bad} of {len(values)} units, each the first of a document, have no surprisal: its tokenizer has "
+                "neither a start nor an end token to put before a text. Add one to its tokenizer_config.json "
+                '("bos_token": ...): the token that separated texts in training.'
+            )
         frame = pd.DataFrame({"nats": values}, index=index)
         provenance.write_table(path, frame, inputs=[units], parameters=parameters, seconds=time.perf_counter() - began)  # fmt: skip
     return provenance.read_table(path)["nats"].rename(own.name)

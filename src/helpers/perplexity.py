@@ -73,6 +73,21 @@ def context_length(model: Any) -> int | None:
     return None
 
 
+def trunk_and_head(model: Any, name: str = "model") -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Return what computes hidden states and what turns them into logits; ModelError where either cannot be told."""
+    head, trunk = model.get_output_embeddings(), model.base_model
+    if trunk is model:  # a few families (Llama 4) call the attribute otherwise than their base class says
+        trunk = getattr(model, "model", model)
+    if head is None:
+        raise ModelError(f"{name}: {type(model).__name__} has no language-model head; use a causal model.")
+    if trunk is model:
+        raise ModelError(
+            f"{name}: {type(model).__name__} does not say which part computes its hidden states; this model family is not "
+            "supported yet."
+        )
+    return trunk, head
+
+
 def token_surprisal(
     model: Any,
     tokenizer: Any,
@@ -186,10 +201,13 @@ def _products(precision: str) -> Iterator[None]:
 def window_sizes(model: Any, window: int | None, stride: int | None) -> tuple[int, int]:
     """Return window and stride in positions, checked against each other and against the model's context."""
     limit = context_length(model)
+    name = getattr(model, "name_or_path", "") or type(model).__name__
+    if limit == 1:
+        raise ModelError(f"{name}: its config.json allows one position; a token and one before it are needed.")
     if window is None:
         window = min(limit or UNTOLD_CONTEXT, UNTOLD_CONTEXT)
     if window < 2 or (limit and window > limit):
-        raise DataError(f"window: {window} positions, but the model allows 2 to {limit or 'any number'}.")
+        raise DataError(f"window: {window} positions, but the model {name} allows 2 to {limit or 'any number'}.")
     stride = window // 2 if stride is None else stride
     if not 1 <= stride <= window // 2:
         raise DataError(f"stride: {stride}; give 1 to {window // 2}, so that half a window of context remains.")
@@ -233,7 +251,8 @@ def paper_surprisal(
     The text from the start of the first context piece to the end of the piece is tokenised on its own. The
     paper keeps the last token only; `whole` sums all tokens of the piece in the same context, so the two
     differ by the last-token rule alone. Windows that are a prefix of another (the first pieces of a document,
-    repeated contexts) share one forward pass. Where 30 pieces do not fit the model, the earliest are given up.
+    repeated contexts) share one forward pass. Where 30 pieces do not fit the model, the earliest are given up; a piece that
+    alone does not fit is read in windows, each token with at least half a window of the piece before it.
     ``exp(last)`` is the paper's perplexity, ``-last`` the log-probability that the released code stores.
 
     Parameters
@@ -246,7 +265,7 @@ def paper_surprisal(
     dict with `last` and `whole`, float64 (n,); `tokens`, int64 (n,), the piece's number of tokens; `context`,
     int64 (n,), the pieces of context it was given.
 
-    Raises ModelError as :func:`token_surprisal` does, and when a piece alone does not fit the model.
+    Raises ModelError as :func:`token_surprisal` does.
     """
     pieces = np.asarray(pieces, dtype=np.int64).reshape(-1, 2)
     first = np.maximum(np.arange(len(pieces)) - context_pieces, 0)
@@ -258,12 +277,7 @@ def paper_surprisal(
     scorer = Scorer(model)
     windows, values = [], []
     for k in range(len(pieces)):
-        while len(ids[k]) > room:  # too long for the model: give up the earliest pieces of context
-            if first[k] == k:
-                raise ModelError(
-                    f"{scorer.name}: piece {k} of {name or 'the text'} alone has {len(ids[k])} tokens, the model "
-                    f"allows {room}; use mode 'stream'."
-                )
+        while len(ids[k]) > room and first[k] < k:  # too long for the model: give up the earliest pieces of context
             surplus = begins[k] + offsets[k][len(ids[k]) - int(room), 0]
             first[k] = min(k, max(first[k] + 1, np.searchsorted(pieces[:, 0], surplus)))
             begins[k] = pieces[first[k], 0]
@@ -272,6 +286,10 @@ def paper_surprisal(
         own = np.flatnonzero(spans[:, 1] > pieces[k, 0] - begins[k])
         own = own if len(own) or not len(row) else np.array([len(row) - 1])
         values.append(np.full(len(own), np.nan))
+        if len(row) > room:  # the piece itself
+            length = int(room) + len(lead)
+            windows += stream_windows(k, row, start, length, length // 2)
+            continue
         at = own + len(lead)
         usable = at > 0
         windows.append(Window(k, np.concatenate([lead, row]), at[usable], np.arange(len(own))[usable]))
@@ -325,10 +343,7 @@ class Scorer:
     def __init__(self, model: Any):
         self.model = model.eval()
         self.name = getattr(model, "name_or_path", "") or type(model).__name__
-        self.head = model.get_output_embeddings()
-        self.trunk = model.base_model
-        if self.head is None or self.trunk is model:
-            raise ModelError(f"{self.name}: {type(model).__name__} has no language-model head; use a causal model.")
+        self.trunk, self.head = trunk_and_head(model, self.name)
         config = _text_config(model)
         self.cap = getattr(config, "final_logit_softcapping", None)
         # Families write the factor on the logits under different names, some as a divisor.
@@ -336,6 +351,7 @@ class Scorer:
             getattr(config, "logits_scaling", None) or 1
         )
         self.device = next(model.parameters()).device
+        self.rows = min(e.weight.shape[0] for e in (model.get_input_embeddings(), self.head))
         wide = getattr(config, "intermediate_size", None)
         wide = wide if isinstance(wide, int) and wide else 4 * self.head.weight.shape[1]
         self.room = CPU_ACTIVATIONS // (4 * wide) if self.device.type == "cpu" else None
@@ -402,8 +418,16 @@ class Scorer:
             return
         size = self.head.weight.shape[0]
         ids = torch.arange(1, 5, device=self.device)[None] % size
-        own = self.model(input_ids=ids, use_cache=False).logits[0].float()
-        ours = self.logits(self._hidden(ids)[0])
+        try:
+            own = self.model(input_ids=ids, use_cache=False).logits[0].float()
+            ours = self.logits(self._hidden(ids)[0])
+        except Exception as error:  # a configuration that contradicts itself shows in any line of the model's code
+            if _out_of_memory(error):
+                raise ModelError(f"{self.name}: not enough memory for four tokens; close other programs.") from None
+            raise ModelError(
+                f"{self.name}: {type(self.model).__name__} fails on its first four tokens ({type(error).__name__}: {error}); "
+                "its config.json contradicts itself, or this version of transformers cannot run it."
+            ) from error
         gap = (own - ours).abs().max().item()
         scale = max(1.0, own.abs().max().item())
         if gap > scale * (0.05 if self.head.weight.dtype != torch.float32 else 1e-4):
@@ -459,6 +483,11 @@ class Scorer:
                 where.append(b * width + window.at)
                 rows.append(window)
         where = torch.from_numpy(np.concatenate(where)).to(self.device)
+        if grid.max() >= self.rows:
+            raise ModelError(
+                f"{self.name}: the text gives token number {grid.max():,}, the model's embedding has {self.rows:,} rows; "
+                "tokenizer and weights do not belong together."
+            )
         ids = torch.from_numpy(grid).to(self.device)
         hidden = self._hidden(ids).flatten(0, 1)
         return self.nats(hidden[where - 1], ids.flatten()[where]).double().cpu().numpy(), rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import math
 import os
 import sys
 import time
@@ -23,6 +24,7 @@ from helpers import errors, preparation, studies
 # at hand and never counted here, so every output calls them estimates.
 CORPORA = {"togethercomputer/RedPajama-Data-1T-Sample": (930_514, 1.0e9)}
 TOKENS_PER_PIECE = 1.35  # English web text, subword tokenizers of 32k to 256k entries
+DEAR = 5  # times the price of mode stream at which the plan says so
 BYTES_PER_UNIT = 4 * 0.93  # float32, as zstd leaves it
 
 
@@ -186,9 +188,11 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
     Operations are 2 x parameters x positions (a lower bound: attention itself is left out).
     """
     _, tokens, _ = corpus_size(study)
-    rows = []
+    rows, unreachable = [], None
     for entry in study.models.entries:
-        found = access(entry)
+        found = unreachable if unreachable and entry.source == "hub" else access(entry)
+        if found["ok"] is None:
+            unreachable = found  # asked once: a network that is down is waited for once, not for every model
         size = preparation.parameters(entry)
         download = found["bytes"] if found["bytes"] is not None else 2 * size
         hours = 2 * size * tokens * passes(study.extraction) / speed / 3600
@@ -206,12 +210,57 @@ def plan(study: studies.Study, speed: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def duration(hours: float) -> str:
+    """Return a time in the unit that people would use for it.
+
+    >>> [duration(h) for h in (0.001, 0.2, 30, 300, 3e5, 3e9)]
+    ['under a minute', '12 minutes', '30 hours', '12 days', '34 years', 'more than 1,000 years']
+    >>> duration(float("nan"))
+    'not known'
+    """
+    if math.isnan(hours):
+        return "not known"
+    if hours < 1 / 60:
+        return "under a minute"
+    years = hours / 24 / 365.25
+    if years > 1000:
+        return "more than 1,000 years"
+    number, unit = (
+        (hours * 60, "minutes") if hours < 1 else (hours, "hours") if hours < 72 else (hours / 24, "days") if years < 2 else (years, "years")
+    )  # fmt: skip
+    return f"{number:.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
+
+
+def amount(size: float) -> str:
+    """Return a number of bytes in the unit that people would use for it.
+
+    >>> [amount(b) for b in (0, 9, 5_400, 3.3e6, 2.82e9, 4.1e14)]
+    ['0', '9 bytes', '5.4 kB', '3.3 MB', '2.8 GB', '410 TB']
+    """
+    if math.isnan(size):
+        return "not known"
+    if size < 1000:
+        return f"{size:.0f} bytes" if size else "0"
+    unit = min(int(math.log10(size) // 3), 4) if math.isfinite(size) else 4
+    number = size / 1000**unit
+    return f"{number:,.0f} {'kMGT'[unit - 1]}B" if number >= 100 else f"{number:.2g} {'kMGT'[unit - 1]}B"
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
+
 @errors.command
 def main(arguments: list[str] | None = None) -> int:
     """Print the plan; return 1 when a model or a data set is certainly not to be had, 0 otherwise."""
     parser = argparse.ArgumentParser(prog="helpers.plan", description=__doc__.splitlines()[0])
     parser.add_argument("--study", default="paper")
-    parser.add_argument("--tflops", type=float, help="use this rate instead of measuring one here")
+    parser.add_argument(
+        "--tflops", type=_positive, metavar="POSITIVE NUMBER", help="use this rate instead of measuring one here"
+    )
     options = parser.parse_args(arguments)
     study = studies.load(options.study)
     if study.models.kind != "list":
@@ -226,23 +275,37 @@ def main(arguments: list[str] | None = None) -> int:
     units = tokens / TOKENS_PER_PIECE
     settings = study.extraction
     print(f"Study '{study.name}': {study.title}\n")
-    print(table.drop(columns="ok").to_string(index=False, float_format="%.2f"))
+    shown = table.drop(columns="ok").rename(columns={"download GB": "download", "hours": "computing"})
+    shown["billion parameters"] = [f"{b:.3g}" if b == b else "not known" for b in table["billion parameters"]]
+    shown["download"] = [amount(g * 1e9) for g in table["download GB"]]
+    shown["computing"] = list(map(duration, table["hours"]))
+    print(shown.to_string(index=False))
     estimated = (table["size from"] == "estimate").sum()
-    print(f"\nmodels      {len(table)}, {table['download GB'].sum():.0f} GB to download")
+    print(f"\nmodels      {len(table)}, {amount(table['download GB'].sum() * 1e9)} to download")
     print(
         f"sizes       parameters as the study file states them or the weights here have them; bytes of {estimated} of {len(table)} models are "
         "an estimate, 2 a parameter"
     )
-    print(f"corpus      {documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces")
+    counted = f"{documents:,.0f} documents, about {tokens:.3g} tokens ({known}), about {units:.3g} pieces"
+    print(f"corpus      {counted if tokens == tokens else f'not known: {known}'}")
     for row in corpora:
-        size = "bytes not known" if row["bytes"] is None else f"{row['bytes'] / 1e9:.1f} GB read through once"
+        size = "bytes not known" if row["bytes"] is None else f"{amount(row['bytes'])} read through once"
         print(f"            {row['source']}: {row['state']}; {size}")
     print(f"mode        {settings.mode}: {passes(settings):g} positions through the model for each token")
     print(f"rate        {speed / 1e12:.3g} TFLOP/s ({device}), {settings.dtype}, products {settings.precision}")
     unsized = table["hours"].isna().sum()
     left_out = f", without {unsized} models whose size nobody stated: add 'parameters' to them" if unsized else ""
-    print(f"computing   about {table['hours'].sum():,.1f} hours on one such device (attention left out){left_out}")
-    print(f"disk        about {units * BYTES_PER_UNIT * len(table) / 1e9:.1f} GB of shards, as much for the matrix")
+    hours = table["hours"].sum(min_count=1)
+    print(f"computing   {duration(hours)} on one such device, estimated without attention{left_out}")
+    stream = settings.model_copy(update={"mode": "stream"})
+    dearer = passes(settings) / passes(stream)
+    if dearer >= DEAR:
+        print(
+            f"            'mode: stream' would take {duration(hours / dearer)}, 1/{dearer:.0f} of that: it reads each text once, in "
+            "long context, and scores every token instead of the last of each piece"
+        )
+    if units == units:
+        print(f"disk        about {amount(units * BYTES_PER_UNIT * len(table))} of shards, as much for the matrix")
     answers = [*table["ok"], *(row["ok"] for row in corpora)]
     unknown, refused = (sum(answer is state for answer in answers) for state in (None, False))
     if unknown:

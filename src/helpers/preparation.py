@@ -6,17 +6,16 @@ are question texts, ``questions.parquet`` into the study's folder (columns: CONT
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import safe_open
 
-from helpers import corpora, paths, provenance, questions, scores, studies
-from helpers.errors import DataError, StudyError, nearest
+from helpers import checkpoints, corpora, paths, provenance, questions, scores, studies
+from helpers.errors import DataError, ModelError, StudyError, nearest
 
 MIN_MODELS = 8  # fewer cannot carry a correlation over models
 
@@ -119,11 +118,10 @@ def parameters(entry: studies.ModelEntry) -> float:
 
         sizes = lab.models_table().set_index("model")["parameters"]
         return float(sizes.get(entry.id, np.nan))
-    count = 0
-    for file in (paths.ROOT / entry.id).glob("*.safetensors") if entry.source == "folder" else ():
-        with safe_open(file, framework="numpy") as weights:
-            count += sum(math.prod(weights.get_slice(k).get_shape()) for k in weights.keys())
-    return float(count) or np.nan
+    if entry.source == "folder":
+        with contextlib.suppress(ModelError):  # loading the model says what is wrong with its folder
+            return float(checkpoints.parameters(paths.ROOT / entry.id))
+    return np.nan
 
 
 def _named(files: Sequence[Path]) -> tuple[list[Path], dict[str, dict[str, str]]]:

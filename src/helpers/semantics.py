@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
 
-from helpers import geometry, paths, provenance
+from helpers import checkpoints, geometry, paths, provenance
 from helpers.errors import DataError, ModelError, UnavailableError
 from helpers.geometry import Comparison
 from helpers.questions import sample, strip_template
@@ -86,13 +86,17 @@ def _pooling(folder: Path, name: str) -> str:
     modules = folder / "modules.json"
     if not modules.exists():
         return "mean"
-    kinds = {m["type"].rsplit(".", 1)[-1]: m["path"] for m in json.loads(modules.read_text(encoding="utf-8"))}
+    try:
+        listed = json.loads(modules.read_text(encoding="utf-8"))
+        kinds = {m["type"].rsplit(".", 1)[-1]: m["path"] for m in listed}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"encoder '{name}': modules.json lists no layers ({type(error).__name__}: {error}).") from None
     unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
     if unknown:
         raise ModelError(f"encoder '{name}' has a {unknown[0]} layer after the transformer; choose one without.")
     if "Pooling" not in kinds:
         return "mean"
-    config = json.loads((folder / kinds["Pooling"] / "config.json").read_text(encoding="utf-8"))
+    config = checkpoints.read_json(folder / kinds["Pooling"] / "config.json")
     chosen = [
         k.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
         for k, v in config.items()
@@ -116,7 +120,7 @@ def load_encoder(name: str = DEFAULT_ENCODER, revision: str | None = None) -> En
     """
     if (name, revision) in _LOADED:
         return _LOADED[name, revision]
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     if name.startswith("package:"):
         folder = _package_folder(name.removeprefix("package:"))
@@ -124,24 +128,53 @@ def load_encoder(name: str = DEFAULT_ENCODER, revision: str | None = None) -> En
         folder = Path(name)
     else:
         folder = _hub_folder(name, revision)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(f"encoder '{name}': no .safetensors weights (pickled weights are never read).")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    given = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        checkpoints.weights(folder)
+        mark, pooling = checkpoints.fingerprint(folder), _pooling(folder, name)
+        config = AutoConfig.from_pretrained(folder, **given)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **given)
+        model, report = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **given
+        )
+    except ModelError as error:
+        raise ModelError(f"encoder '{name}': {error}") from None
+    except Exception as error:  # the libraries' own errors come in many types
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            raise ModelError(f"encoder '{name}' needs code from its folder, which is never run here.") from None
+        raise ModelError(f"encoder '{name}' cannot be loaded ({type(error).__name__}: {error}).") from error
+    _require_filled(model, report, name)
     settings = folder / "sentence_bert_config.json"
-    stated = json.loads(settings.read_text(encoding="utf-8")).get("max_seq_length") if settings.exists() else None
-    limits = [stated, getattr(model.config, "max_position_embeddings", None), 8192]
+    stated = checkpoints.read_json(settings).get("max_seq_length") if settings.exists() else None
+    limits = [v for v in (stated, getattr(model.config, "max_position_embeddings", None), 8192) if v]
+    if not all(isinstance(v, int) and v > 2 for v in limits):
+        raise ModelError(
+            f"encoder '{name}': its longest text is {limits[0]!r} tokens; correct {settings.name} or config.json."
+        )
     encoder = Encoder(
         name=name,
         tokenizer=tokenizer,
-        model=model,
-        pooling=_pooling(folder, name),
-        max_length=int(min(v for v in limits if v)),
-        key=provenance.content_key([provenance.sha256_file(w) for w in weights])[:16],
+        model=model.eval(),
+        pooling=pooling,
+        max_length=min(limits),
+        key=provenance.content_key(mark, pooling, min(limits))[:16],
     )
     _LOADED[name, revision] = encoder
     return encoder
+
+
+def _require_filled(model: torch.nn.Module, report: Mapping[str, Iterable], name: str) -> None:
+    """Refuse an encoder part of whose weights would be drawn at random; heads for other tasks may lack or be left over."""
+    own = {n for n, _ in model.named_children()} - {"pooler"}  # the hidden states are pooled here
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(n for n in report["missing_keys"] if not n.startswith("pooler."))
+    surplus = sorted(n for n in report["unexpected_keys"] if n.removeprefix(prefix).split(".")[0] in own)
+    if missing or surplus or report["mismatched_keys"]:
+        raise ModelError(
+            f"encoder '{name}': weights and config.json do not belong together: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:2])}) and would be drawn at random, {len(surplus)} are not known ({', '.join(surplus[:2])}). "
+            "Fetch both from one release, or save the model again with save_pretrained."
+        )
 
 
 def _encoder(encoder: str | Encoder) -> Encoder:

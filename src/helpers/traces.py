@@ -36,9 +36,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.stats import rankdata
 
-from helpers import geometry, provenance
+from helpers import alignment, geometry, provenance
 from helpers.errors import DataError, ModelError, StaleArtifactError
 from helpers.geometry import Comparison
+from helpers.perplexity import trunk_and_head
 
 STATISTICS = ("entropy", "distance", "first", "question", "choices")
 PROFILE = ("entropy", "distance", "first")
@@ -270,12 +271,10 @@ def choice_spans(text: str, choices: Sequence[str]) -> list[tuple[int, int]]:
 
 def _prepare(tokenizer, texts: Sequence[str], choices, tokens: int | None, limit: int, first: int):
     """Tokenise: ids (first token included, cut to the window), choice positions, and whole lengths."""
-    coded = tokenizer(
-        list(texts), add_special_tokens=False, return_offsets_mapping=True, truncation=False, verbose=False
-    )
+    coded = alignment.tokenize(tokenizer, list(texts))
     rows, marks, lengths = [], [], []
     keep = limit - 1 if tokens is None else min(tokens, limit - 1)
-    for text, own, ids, offsets in zip(texts, choices, coded["input_ids"], coded["offset_mapping"]):
+    for text, own, ids, offsets in zip(texts, choices, *coded):
         spans = choice_spans(text, own) if len(own) else []
         mark = [any(s < b and a < e for s, e in spans) for a, b in offsets]
         rows.append([first, *ids[:keep]])
@@ -329,8 +328,6 @@ def collect(
             raise DataError(f"'{benchmark}', question {row} ({text!r}) is empty; leave it out first.")
     if not texts:
         raise DataError(f"'{benchmark}' has no questions.")
-    if not getattr(tokenizer, "is_fast", False):
-        raise ModelError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed.")
     known = (first_token, tokenizer.bos_token_id, tokenizer.eos_token_id)
     first = next((t for t in known if t is not None), None)
     if first is None:
@@ -339,9 +336,15 @@ def collect(
     limit = int(getattr(model.config, "max_position_embeddings", None) or 4096)
     rows, marks, lengths = _prepare(tokenizer, texts, choices, tokens, limit, first)
     window = np.array([len(r) - 1 for r in rows], dtype=np.int32)
+    known, largest = model.get_input_embeddings().weight.shape[0], max(map(max, rows))
+    if largest >= known:
+        raise ModelError(
+            f"{model_name}: '{benchmark}' gives token number {largest:,}, the model's embedding has {known:,} rows; tokenizer and "
+            "weights do not belong together."
+        )
     if (window == 0).any():
         raise DataError(f"'{benchmark}', question {int(np.argmin(window))}: the tokenizer makes no token of its text.")
-    trunk = model.base_model
+    trunk, _ = trunk_and_head(model, model_name)
     before = use_attention(model) if attention else None
     reducer = _Reducer(trunk, attention)
     count, layers, width = len(rows), len(reducer.blocks), model.config.hidden_size

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -452,9 +452,27 @@ def read_model(name: str, where: Path | None = None) -> LlamaForCausalLM:
         raise ModelError(f"no laboratory model '{name}'; {nearest(name, known)}")
     label, number = name.rsplit("-", 2)[-2:]
     width, layers = map(int, label.split("x"))
-    with safe_open(where / f"{label}.safetensors", framework="pt") as stored:
-        weights = {key: stored.get_slice(key)[int(number)] for key in stored.keys()}
-    return to_llama(weights, Shape(width, layers))
+    try:
+        with safe_open(where / f"{label}.safetensors", framework="pt") as stored:
+            weights = {key: stored.get_slice(key)[int(number)] for key in stored.keys()}
+        return to_llama(weights, Shape(width, layers))
+    except (SafetensorError, OSError, RuntimeError, LookupError) as error:
+        raise ModelError(
+            f"laboratory model '{name}': {label}.safetensors is damaged ({str(error).splitlines()[0]}); take it from the "
+            "repository again, or `make lab`."
+        ) from None
+
+
+def files(name: str) -> dict[str, str]:
+    """Return file name -> sha256 of what :func:`read_model` and the tokenizer read for a model of the main population.
+
+    >>> list(files("lab-48x2-0"))
+    ['48x2.safetensors', 'tokenizer.json']
+    """
+    weights = folder("main") / f"{name.rsplit('-', 2)[-2]}.safetensors"
+    if name not in model_names("main"):
+        raise ModelError(f"no laboratory model '{name}'; {nearest(name, model_names('main'))}")
+    return {p.name: provenance.sha256_file(p) for p in (weights, paths.LAB / "tokenizer.json")}
 
 
 def write(plan: Population, stacks: Mapping[str, Mapping], losses: Mapping[str, float], where: Path) -> Path:
