@@ -12,6 +12,7 @@ Figure scores: Two bars: 0.4 and 0.6.
 
 from __future__ import annotations
 
+import html
 import itertools
 import math
 import textwrap
@@ -940,7 +941,7 @@ def table(
     check_words(caption=caption, alt=caption if alt is None else alt)
     if frame.shape[1] == 0:
         raise DataError(f"table {name!r}: the frame has no columns")
-    return Figure(name=name, alt=alt or caption, caption=caption, data=frame, digits=digits, height=height, title=title)
+    return Figure(name=name, alt=alt or html.unescape(caption), caption=caption, data=frame, digits=digits, height=height, title=title)
 
 
 def _recolour(value: Any) -> Any:

@@ -8,6 +8,7 @@ carries plotly's own format. Caption, data download and table twin are plain HTM
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -31,22 +32,87 @@ SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _names: dict[str, tuple[Any, int]] = {}  # name -> (cell, run of that cell) of this notebook
 
 
+def literal(text: Any, language: str = "markdown") -> str:
+    """Return text of others, a name, title, question or unit, that a page shows as it is and that does nothing there.
+
+    The one escaper of the project. `language` is where the text goes: ``markdown`` (MyST, Markdown outputs of cells; one
+    line), ``html`` (content and quoted attributes), ``plotly`` (labels, which plotly reads as markup, TeX and
+    templates) or ``text`` (no markup at all). What a language would read as markup becomes a character reference. Control characters and marks that
+    turn the direction of the text around them become visible, as in ``\\u202e``.
+
+    >>> literal("{{ 7 * 7 }} [a](b) `c` <i>")
+    '&#123;&#123; 7 &#42; 7 &#125;&#125; &#91;a&#93;(b) &#96;c&#96; &lt;i&gt;'
+    >>> literal("arc_easy, 5-shot"), literal("# one\\ntwo")
+    ('arc_easy, 5-shot', '&#35; one two')
+    >>> literal("a\\u202eb", "html"), literal("$x$ %{y}", "plotly")
+    ('a\\\\u202eb', '&#36;x&#36; &#37;{y}')
+    """
+    text = _HIDDEN.sub(_visible, str(text))
+    if language == "text":
+        return text
+    if language == "html":
+        return html.escape(text, quote=True)
+    if language == "plotly":
+        return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "&#37;{")
+    if language != "markdown":
+        raise ValueError(f"language={language!r}: expected 'markdown', 'html', 'plotly' or 'text'")
+    text = _MARKS.sub(lambda m: f"&#{ord(m[0])};", html.escape(" ".join(text.split()), quote=False))
+    if start := _START.match(text):  # a list, heading, comment, fence, target or rule begins with such a character
+        text = f"{start[1]}&#{ord(start[2])};{text[start.end() :]}"
+    return text
+
+
+# Marks of direction, control characters but tab and line ends, and halves of characters that no file can hold.
+_HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_MARKS = re.compile(r"[\\`*{}\[\]!|$~^\"]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_START = re.compile(r"(\d+(?=[.)])|)([.)](?!\S)|[-+](?![^\s+-])|[=:#%(])")
+
+
+def _visible(match: re.Match) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def code(text: Any) -> str:
+    """Return text of others as Markdown code; as plain text where its characters would end the code or a table's cell.
+
+    >>> code("arc_easy"), code("a`b"), code("leaderboard|arc")
+    ('`arc_easy`', 'a&#96;b', 'leaderboard&#124;arc')
+    """
+    line = " ".join(literal(text, "text").split())
+    return f"`{line}`" if line and not set(line) & set("`|") else literal(line)
+
+
 def escape(text: Any) -> str:
-    """Return text that HTML shows literally.
+    """Return text that HTML shows literally: :func:`literal` for HTML.
 
     >>> escape('<b a="1">')
     '&lt;b a=&quot;1&quot;&gt;'
     """
-    return html.escape(str(text), quote=True)
+    return literal(text, "html")
 
 
 def plot_text(text: Any) -> str:
-    """Return text that plotly shows literally: it would read tags as markup and ``$...$`` as TeX.
+    """Return text that plotly shows literally: :func:`literal` for plotly.
 
     >>> plot_text("a<b, $5 & $6")
     'a&lt;b, &#36;5 &amp; &#36;6'
     """
-    return html.escape(str(text), quote=False).replace("$", "&#36;")
+    return literal(text, "plotly")
+
+
+def content_policy(scripts: Sequence[str]) -> str:
+    """Return the `<meta>` of a page that stands alone: only these scripts run, and nothing is fetched from anywhere.
+
+    Styles and pictures are those that the page itself holds. Must come before any script.
+    """
+    known = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    none = "'none'"
+    policy = (
+        f"default-src 'none'; script-src {known or none}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
 def compact(value: Any, digits: int = 5) -> Any:
@@ -115,28 +181,58 @@ def has_labels(frame: pd.DataFrame) -> bool:
 def caption_html(text: str) -> str:
     """Return escaped text in which `` `names` `` are set as code and ``*words*`` as emphasis.
 
+    A name that may hold such marks goes in by :func:`literal` or :func:`code`.
+
     >>> caption_html("`a<b`, 5 < 6, *so*; 2 * 3 * 4")
     '<code>a&lt;b</code>, 5 &lt; 6, <em>so</em>; 2 * 3 * 4'
+    >>> caption_html("of " + literal("*a* <b>"))
+    'of &#42;a&#42; &lt;b&gt;'
     """
-    parts = re.split(r"`([^`]+)`", escape(text))
+    parts = re.split(r"`([^`]+)`", re.sub(r"&amp;(#\d+|lt|gt|amp);", r"&\1;", escape(text)))
     parts[::2] = [re.sub(r"\*(?=\S)([^*]+)(?<=\S)\*", r"<em>\1</em>", part) for part in parts[::2]]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
     return "".join(parts)
+
+
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame for a CSV file: cells, labels and headers that a spreadsheet would run begin with ``'``.
+
+    Those begin with ``=``, ``+``, ``-``, ``@``, tab or line end and are not numbers.
+
+    >>> guarded(pd.DataFrame({"a": ["=1+1", "-5", "plain"], "b": [-1.5, 2.0, 3.0]})).to_csv(index=False)
+    "a,b\\n'=1+1,-1.5\\n-5,2.0\\nplain,3.0\\n"
+    """
+    frame = frame.rename(columns=_guard, index=_guard)
+    frame = frame.rename_axis(index=_guard(frame.index.name))
+    for k, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            frame.isetitem(k, frame.iloc[:, k].astype(object).map(_guard))
+    return frame
+
+
+def _guard(value: Any) -> Any:
+    risky = isinstance(value, str) and value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    return f"'{value}" if risky and not _NUMBER.fullmatch(value) else value
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
     """Return (CSV text, remark): six significant digits, four past :data:`SIX_DIGITS`, three past that limit.
 
     The text is None when even three do not fit :data:`CSV_LIMIT`. The index is written when :func:`has_labels`.
+    Cells that a spreadsheet would run are :func:`guarded`.
     """
     index = has_labels(frame)
+    frame = guarded(frame)
     for form, remark, limit in (
         ("%.6g", "", SIX_DIGITS),
         ("%.4g", "four significant digits", CSV_LIMIT),
         ("%.3g", "three significant digits", CSV_LIMIT),
     ):
-        text = frame.to_csv(index=index, float_format=form, lineterminator="\n")
-        if len(text.encode()) <= limit:
+        text = frame.to_csv(index=index, float_format=form, lineterminator="\n", encoding="utf-8", errors="replace")
+        if len(text.encode("utf-8", "replace")) <= limit:
             return text, remark
     return None, f"{len(frame):,} rows: too large for a page, see the study's artifacts"
 
