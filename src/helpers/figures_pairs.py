@@ -12,12 +12,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from helpers import figures, maps
+from helpers import figures, fragments, maps
 from helpers.errors import DataError
 from helpers.fragments import Figure, escape, literal, plot_text
 
@@ -612,6 +613,10 @@ class Explorer:
             f'<script type="application/json" class="companion-pairs-data">{text}</script></div>'
         )
 
+    def save(self, path: Path | str) -> Path:
+        """Write figure, form and table (``.html``) or the static picture to a file: see :func:`helpers.fragments.save`."""
+        return fragments.save(self.figure, path, self.html)
+
     def _where(self, axis: str) -> list:
         """Where the plot's own data hold an axis' values, so that they are not sent twice."""
         for k, (x, y) in enumerate(self.panels):
@@ -661,6 +666,10 @@ class Finder:
             f'<option value="">all</option>{options}</select></label>'
             '<span role="status" aria-live="polite"></span></div></div>'
         )
+
+    def save(self, path: Path | str) -> Path:
+        """Write map and list (``.html``) or the static picture to a file: see :func:`helpers.fragments.save`."""
+        return fragments.save(self.figure, path, self.html)
 
     def _repr_html_(self) -> str:
         return self.html

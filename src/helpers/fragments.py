@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import importlib.resources
 import io
 import json
 import math
@@ -17,11 +18,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+
+from helpers import paths, provenance
 
 CSV_LIMIT = 200_000  # bytes; browsers take longer data URIs, a page of 3 MiB does not
 SIX_DIGITS = 60_000  # bytes; a longer CSV has four significant digits
@@ -211,7 +215,10 @@ def guarded(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _guard(value: Any) -> Any:
-    risky = isinstance(value, str) and value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"))
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # a bare return is not quoted: it would begin a row
+    risky = value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠"))
     return f"'{value}" if risky and not _NUMBER.fullmatch(value) else value
 
 
@@ -294,16 +301,18 @@ def check_words(**words: str) -> None:
 class Figure:
     """A figure or table that displays itself in a notebook; made by `helpers.figures`.
 
-    ``html`` is the whole fragment. ``spec`` is plotly's ``{"data", "layout", "phone"}`` (None for a table),
-    ``data`` the frame behind the download, ``twin`` the static PNG.
+    ``html`` is the whole fragment. ``spec`` is plotly's ``{"data", "layout", "phone"}`` (None for a table and for a
+    picture of matplotlib), ``data`` the frame behind the download, ``twin`` the static PNG and ``static`` the matplotlib
+    Figure that it shows.
     """
 
     name: str
     alt: str
     caption: str
-    data: pd.DataFrame
+    data: pd.DataFrame | None = None
     spec: dict[str, Any] | None = None
     twin: bytes | None = None
+    static: Any = field(default=None, repr=False, compare=False)
     title: str = ""
     table: pd.DataFrame | None = None
     digits: int = 3
@@ -331,7 +340,7 @@ class Figure:
                 f'width="{width}" height="{high}" style="max-width:100%;height:auto;background:#fff" '
                 f'src="data:image/png;base64,{base64.b64encode(self.twin).decode()}">'
             )
-        if self.spec is None:
+        if self.is_table:
             rows = len(self.data)
             height = self.height or (420 if rows > 12 else None)
             limit = f' style="max-height:{int(height)}px"' if height else ""
@@ -360,18 +369,27 @@ class Figure:
         parts.append("</figure>")
         return "".join(parts)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether this is a table rather than a picture."""
+        return self.spec is None and self.twin is None
+
+    def save(self, path: Path | str) -> Path:
+        """Write the figure to a file and return its path: see :func:`save`."""
+        return save(self, path)
+
     def _links(self) -> str:
-        text, remark = csv_text(self.data)
-        note = f" ({escape(remark)})" if remark else ""
-        if text is None:
-            link = f"Data{note}"
-        else:
-            address = "data:text/csv;charset=utf-8," + quote(text, safe="/,;:=+()[]|$!*")
-            link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
-            link += note
+        link = ""
+        if self.data is not None:
+            text, remark = csv_text(self.data)
+            link = "Data"
+            if text is not None:
+                address = "data:text/csv;charset=utf-8," + quote(text, safe="/,;:=+()[]|$!*", errors="replace")
+                link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
+            link += f" ({escape(remark)})." if remark else "."
         source = os.environ.get("COMPANION_SOURCE", "").strip()  # set by the runner: notebook and study
         made = f' <span class="companion-source">Made by {escape(source)}.</span>' if source else ""
-        return f'<span class="companion-links">{link}.{made}</span>'
+        return f'<span class="companion-links">{link}{made}</span>'
 
     def _repr_html_(self) -> str:
         return self.html
@@ -383,7 +401,52 @@ class Figure:
         return bundle
 
     def __repr__(self) -> str:
-        return f"{'Table' if self.spec is None else 'Figure'} {self.name}: {self.alt}"
+        return f"{'Table' if self.is_table else 'Figure'} {self.name}: {self.alt}"
+
+
+def save(figure: Figure, path: Path | str, body: str | None = None) -> Path:
+    """Write a figure to `path`, in the format of its suffix, and return the path.
+
+    ``.html`` is the live figure as a page that needs nothing else (`body`, by default the figure's own HTML), ``.pdf``,
+    ``.png`` (200 dots an inch) and ``.svg`` its static picture; a table is ``.html`` or ``.csv``. The same figure gives the
+    same file. Raises ValueError for any other suffix.
+    """
+    path = Path(path)
+    kinds = [".csv", ".html"] if figure.is_table else [".html", ".pdf", ".png", ".svg"]
+    kind = path.suffix.lower()
+    if kind not in kinds:
+        what = "table" if figure.is_table else "figure"
+        raise ValueError(
+            f"{path.name}: a {what} is saved as {', '.join(kinds[:-1])} or {kinds[-1]}, not {kind or 'without suffix'}"
+        )
+    if kind == ".html":
+        text = standalone(figure.title or figure.alt, body or figure.html)
+        return provenance.write_atomic(path, lambda t: t.write_text(text, encoding="utf-8"))
+    if kind == ".csv":
+        table = guarded(figure.data)
+        return provenance.write_atomic(path, lambda t: table.to_csv(t, index=has_labels(table), lineterminator="\n"))
+    from matplotlib import rc_context
+
+    figure.static.set_layout_engine("none")  # as it was laid out for the twin: a second layout would move it a little
+    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(kind)
+    with rc_context({"svg.hashsalt": figure.name, "text.parse_math": False}):
+        return provenance.write_atomic(
+            path, lambda t: figure.static.savefig(t, format=kind[1:], dpi=200, bbox_inches="tight", metadata=dates)
+        )
+
+
+def standalone(title: str, body: str) -> str:
+    """Return a page that needs nothing else: figures are live, no request leaves it."""
+    library = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    style, script = (
+        (paths.BOOK / "_static" / f"companion.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
+    scripts = [re.sub(r"</(?=script)", r"<\\/", t, flags=re.IGNORECASE) for t in (library, script)]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{content_policy(scripts)}'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{style}</style></head>'
+        f"<body>{body}{''.join(f'<script>{t}</script>' for t in scripts)}</body></html>\n"
+    )
 
 
 def png_size(png: bytes) -> tuple[int, int]:

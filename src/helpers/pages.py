@@ -110,7 +110,10 @@ def data_page() -> str:
     for name, entry in known.datasets.items():
         source = known.sources[entry.source]
         files = pd.DataFrame(
-            {"file": f"[{literal(Path(path).name)}]({quote(known.url(name, path), safe=':/')})", "sha256 begins": f"`{digest[:16]}`"}
+            {
+                "file": f"[{literal(Path(path).name)}]({quote(known.url(name, path), safe=':/')})",
+                "sha256 begins": f"`{digest[:16]}`",
+            }
             for path, digest in entry.files.items()
         )
         listing = markdown_table(files, written=set(files))
