@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from helpers import datasets, paths, provenance, studies
 from helpers.errors import CompanionError, StudyError, UnavailableError, nearest
+from helpers.fragments import literal
 
 OPTIONAL = ("overlap/", "questions.parquet")  # an axis or texts that a study may lack
 LIVE_ONLY = "live-only"  # cells that show texts of others: their outputs never enter a frozen copy
@@ -319,7 +320,7 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
         cell.metadata.pop("execution", None)
         if cell.cell_type == "markdown" and heading and cell.source.startswith("# "):
             first, _, rest = cell.source.partition("\n")
-            cell.source = f"{first}: {heading}\n{rest}"
+            cell.source = f"{first}: {literal(heading)}\n{rest}"
             heading = None
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
