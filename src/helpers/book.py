@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -125,6 +126,17 @@ def _sphinx(book: Path, folder: Path, lock: int) -> None:
 
 # PR_SET_PDEATHSIG: Linux ends the process with SIGKILL when its parent ends, however that ends. Elsewhere nothing does.
 END_WITH_PARENT = "import ctypes, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9); "
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Be an extension of Sphinx: the theme puts a page's title into its print view as HTML."""
+
+    def show(app: Any, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+        if "pagetitle" in context:
+            context["pagetitle"] = escape(context["pagetitle"])
+
+    app.connect("html-page-context", show, priority=900)  # after the theme has set it
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def finish(site: Path) -> None:
@@ -284,8 +296,8 @@ def make(book: Path = paths.BOOK) -> bool:
     measured = (paths.ROOT / "benchmarks" / "results").glob("*.csv")
     code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml", *measured])
     digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}
-    key, stamp = provenance.content_key(digests), book / "_build" / "key"
-    if current(stamp, key):
+    key, mark = provenance.content_key(digests), book / "_build" / "key"
+    if current(mark, key):
         return False
     from helpers import cards, pages  # plotting libraries load slowly: only for a book that changed
 
@@ -294,8 +306,7 @@ def make(book: Path = paths.BOOK) -> bool:
     contents = (book / "_toc.yml").read_text(encoding="utf-8")
     cards.write_all(re.findall(r"generated/([a-z0-9-]+)/cards", contents))
     build(book)
-    record = json.dumps({"key": key, "pages": _pages(stamp.parent / "html")})
-    provenance.write_atomic(stamp, lambda t: t.write_text(record, encoding="utf-8"))
+    stamp(mark, key)
     return True
 
 
@@ -305,11 +316,17 @@ def _pages(site: Path) -> dict[str, str]:
     return {p.relative_to(site).as_posix(): provenance.sha256_file(p) for p in files}
 
 
-def current(stamp: Path, key: str) -> bool:
-    """Return whether the site beside `stamp` was made from what `key` stands for and no file of it was lost or changed."""
+def stamp(mark: Path, key: str) -> None:
+    """Write to the file `mark` what the site beside it was made from, and what every file of it holds."""
+    record = json.dumps({"key": key, "pages": _pages(mark.parent / "html")})
+    provenance.write_atomic(mark, lambda t: t.write_text(record, encoding="utf-8"))
+
+
+def current(mark: Path, key: str) -> bool:
+    """Return whether the site beside `mark` was made from what `key` stands for and no file of it was lost or changed."""
     try:
-        known = json.loads(stamp.read_text(encoding="utf-8"))
-        return known["key"] == key and known["pages"] == _pages(stamp.parent / "html")
+        known = json.loads(mark.read_text(encoding="utf-8"))
+        return known["key"] == key and known["pages"] == _pages(mark.parent / "html")
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
