@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from helpers import paths, provenance
-from helpers.errors import CompanionError, UnavailableError
+from helpers.errors import CompanionError, UnavailableError, command
 from helpers.fragments import escape
 
 # file in the site's vendor folder -> (distribution, file inside it). They lie beside the pages,
@@ -101,11 +101,11 @@ def build(book: Path | str = paths.BOOK) -> Path:
 
 def _sphinx(book: Path, folder: Path, lock: int) -> None:
     """Let Jupyter Book write the pages to `folder`, in a process that ends with this one; raise BookError on warnings."""
-    command = [sys.executable, "-c", f"{END_WITH_PARENT}from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(book), "--path-output", str(folder), "-W", "-n", "--keep-going"]
+    words = [sys.executable, "-c", f"{END_WITH_PARENT}from jupyter_book.cli.main import main; main()"]
+    words += ["build", str(book), "--path-output", str(folder), "-W", "-n", "--keep-going"]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         run = subprocess.Popen(
-            command,
+            words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -331,21 +331,12 @@ def current(mark: Path, key: str) -> bool:
         return False
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Build the book, or the one in the folder that is named; return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind: the process that writes the pages is ended
     folder = Path(arguments[0]) if arguments else paths.BOOK
-    try:
-        changed = bool(build(folder)) if arguments else make()
-    except CompanionError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Stopped. The earlier pages are as they were; the next build begins again.", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"{error.strerror or error} ({paths.label(error.filename or 'no file named')})", file=sys.stderr)
-        return 1
+    changed = bool(build(folder)) if arguments else make()
     print(f"The book is {'built' if changed else 'current'}: {paths.label(folder / '_build' / 'html')}/index.html")
     return 0
 

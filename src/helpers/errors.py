@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterable
 
 
 class CompanionError(Exception):
@@ -44,3 +47,53 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
         return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
     shown = ", ".join(f"'{k}'" for k in sorted(known)[:12])
     return f"known: {shown}" + (" ..." if len(known) > 12 else "")
+
+
+def command(main: Callable[..., int | None]) -> Callable[..., int]:
+    """Decorate the `main` of a command: whatever goes wrong there is one message, never a stack trace.
+
+    The exit status is that of `main`; 1 for an error of the project, a file that the system refuses and want of memory,
+    130 when stopped by Ctrl-C, 141 when nobody reads the output any more (``| head``).
+
+    >>> @command
+    ... def main():
+    ...     raise DataError("scores.csv, row 3: 'x' is no number.")
+    >>> main()
+    1
+    """
+
+    @functools.wraps(main)
+    def bounded(*arguments, **options) -> int:
+        for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows another: no reason to fail
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        try:
+            status = main(*arguments, **options)
+            sys.stdout.flush()
+            return status or 0
+        except CompanionError as error:
+            return _tell(f"ERROR: {error}", 1)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at the end
+            return 141
+        except KeyboardInterrupt:
+            return _tell("Stopped. What was finished is kept; the same command goes on from there.", 130)
+        except MemoryError as error:
+            return _tell(
+                f"ERROR: not enough memory ({error or 'no more to be had'}); free some, or take less at once.", 1
+            )
+        except OSError as error:
+            named = [str(f) for f in (error.filename, error.filename2) if f is not None]
+            where = f" ({' and '.join(named)})" if named else ""
+            advice = "Nothing half-written was kept; put that right and run the command again."
+            return _tell(f"ERROR: {error.strerror or error}{where}. {advice}", 1)
+
+    return bounded
+
+
+def _tell(message: str, status: int) -> int:
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:  # nobody reads this either
+        pass
+    return status

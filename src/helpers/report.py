@@ -33,7 +33,7 @@ from helpers import (
     provenance,
     studies,
 )
-from helpers.errors import CompanionError
+from helpers.errors import command
 from helpers.fragments import content_policy, escape, guarded
 
 TABLES = ("maps.csv", "diagnosis.csv", "redundancy.csv", "benchmarks.csv")
@@ -229,17 +229,14 @@ def _zip(facts: cards.Facts, path: Path) -> None:
             archive.writestr(entry, files[name])
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.report", description=build.__doc__.split("\n")[0])
     parser.add_argument("--study", required=True, help="a study in notebooks/studies")
     parser.add_argument("--output", help="folder; default: build")
     options = parser.parse_args(arguments)
-    try:
-        report, bundle = build(options.study, options.output)
-    except CompanionError as error:
-        print(f"No report: {error}", file=sys.stderr)
-        return 1
+    report, bundle = build(options.study, options.output)
     for path in (report, bundle):
         print(f"{paths.label(path)}  {path.stat().st_size / 2**20:.1f} MiB")
     return 0
