@@ -1,11 +1,90 @@
 """Shared fixtures: a small project of its own, so that runner tests touch nothing of the real one."""
 
+import asyncio
+import functools
+import http.server
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+REQUIRED = bool(os.environ.get("CI") or os.environ.get("COMPANION_REQUIRE_BROWSER"))
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def lacking(reason):
+    """Skip on a laptop, fail in continuous integration."""
+    (pytest.fail if REQUIRED else pytest.skip)(reason)
+
+
+def chromium():
+    for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
+        if name and shutil.which(name):
+            return shutil.which(name)
+    lacking("no browser: install chromium, or set CHROMIUM to a browser of its family")
+
+
+def visited(site, visit):
+    """Serve `site` on this machine, open a browser and return what ``await visit(look, address)`` returns.
+
+    ``await look(**options)`` gives a fresh browser context in which requests to any other host are refused, so
+    that a page that makes one fails as it would offline.
+    """
+    async_api = pytest.importorskip("playwright.async_api", reason="playwright is in the extra `test`")
+    executable = chromium()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+
+    async def go():
+        async with async_api.async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
+
+            async def look(**options):
+                context = await browser.new_context(**options)
+                context.set_default_timeout(60_000)
+                await context.route(lambda url: not url.startswith(address), lambda route: route.abort())
+                return context
+
+            try:
+                return await visit(look, address)
+            finally:
+                await browser.close()
+
+    try:
+        return asyncio.run(go())
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def missing():
+    """The function that skips a test, or fails it in continuous integration, for want of what its argument says."""
+    return lacking
+
+
+@pytest.fixture(scope="session")
+def in_browser():
+    """The function ``(site, visit)`` that serves a folder and visits it with a browser."""
+    return visited
+
 
 STUDY = """
 name: tiny

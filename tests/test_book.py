@@ -2,20 +2,21 @@
 
 import asyncio
 import contextlib
-import functools
-import http.server
 import itertools
 import json
 import os
 import re
 import shutil
-import threading
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from helpers import book, figures, paths, provenance
@@ -25,69 +26,9 @@ SITE = Path(os.environ.get("COMPANION_SITE") or paths.BOOK / "_build" / "html") 
 PAGES = sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html")) if SITE.is_dir() else []
 PAGES = [p for p in PAGES if not p.startswith("_static/")]  # pieces of the theme's templates
 CONTENT = [p for p in PAGES if p not in ("search.html", "genindex.html", "py-modindex.html")]
-REQUIRED = bool(os.environ.get("CI") or os.environ.get("COMPANION_REQUIRE_BROWSER"))
 FOREIGN_STYLE = re.compile(r"""(url\(|@import)\s*["']?(https?:)?//""")
 PAGE_LIMIT = 3 * 2**20
 AT_ONCE = 3
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def missing(reason):
-    """Skip on a laptop, fail in continuous integration."""
-    (pytest.fail if REQUIRED else pytest.skip)(reason)
-
-
-def chromium():
-    for name in (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"):
-        if name and shutil.which(name):
-            return shutil.which(name)
-    missing("no browser: install chromium, or set CHROMIUM to a browser of its family")
-
-
-def in_browser(site, visit):
-    """Serve `site` on this machine, open a browser and return what ``await visit(look, address)`` returns.
-
-    ``await look(**options)`` gives a fresh browser context in which requests to any other host are refused, so
-    that a page that makes one fails as it would offline.
-    """
-    async_api = pytest.importorskip("playwright.async_api", reason="playwright is in the extra `test`")
-    executable = chromium()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/"
-
-    async def go():
-        async with async_api.async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=executable, args=FLAGS)
-
-            async def look(**options):
-                context = await browser.new_context(**options)
-                context.set_default_timeout(60_000)
-                await context.route(lambda url: not url.startswith(address), lambda route: route.abort())
-                return context
-
-            try:
-                return await visit(look, address)
-            finally:
-                await browser.close()
-
-    try:
-        return asyncio.run(go())
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 # ---- the figures by themselves ----
@@ -153,7 +94,7 @@ OVER = "document.documentElement.scrollWidth - window.innerWidth"
 
 
 @pytest.fixture(scope="module")
-def seen(gallery):
+def seen(gallery, in_browser):
     """What a reader meets in the gallery: at a desk, on a phone, on paper, without scripts, without plotly."""
 
     async def visit(look, address):
@@ -256,7 +197,7 @@ def test_tables_sort_by_keyboard_with_missing_values_last(seen):
     assert [float(v) for v in falling[:-1]] == sorted(numbers, reverse=True)
 
 
-def test_a_missing_library_leaves_the_pictures(gallery, tmp_path):
+def test_a_missing_library_leaves_the_pictures(gallery, tmp_path, in_browser):
     site = tmp_path / "site"
     shutil.copytree(gallery, site, ignore=shutil.ignore_patterns("vendor"))
 
@@ -298,6 +239,79 @@ def test_a_warning_stops_the_build_and_is_named(tmp_path):
         book.build(tmp_path)
     with pytest.raises(book.BookError, match=r"no _config\.yml"):
         book.build(tmp_path / "empty")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A book of two pages."""
+    (tmp_path / "_config.yml").write_text("title: t\nexecute: {execute_notebooks: 'off'}\n")
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n- file: second\n")
+    (tmp_path / "index.md").write_text("# A page\n\nwhite\n")
+    (tmp_path / "second.md").write_text("# Another\n\nblack\n")
+    return tmp_path
+
+
+def test_a_build_that_fails_or_is_killed_leaves_the_site_and_the_next_one_is_whole(small):
+    site = book.build(small)
+    before = {p: p.read_bytes() for p in site.rglob("*") if p.is_file()}
+
+    def same():
+        return {p: p.read_bytes() for p in site.rglob("*") if p.is_file()} == before
+
+    (small / "index.md").write_text("# A page\n\n{doc}`nowhere`\n")
+    for _ in range(2):  # what the first one read is kept, with the warning in it: the second must complain as well
+        with pytest.raises(book.BookError, match=r"index\.md:3: WARNING: .*nowhere"):
+            book.build(small)
+        assert same()
+    (small / "index.md").write_text("# A page\n\nvermilion\n")
+    child = subprocess.Popen([sys.executable, "-c", f"from helpers import book; book.build({str(small)!r})"])
+    page = small / "_build" / "next" / "_build" / "html" / "index.html"
+
+    def written():
+        return page.exists() and "vermilion" in page.read_text(encoding="utf-8")
+
+    deadline = time.monotonic() + 120
+    while not written() and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    writers = psutil.Process(child.pid).children(recursive=True)
+    with pytest.raises(book.BookError, match="another build of this book is running"):
+        book.build(small)
+    child.kill()
+    child.wait()
+    assert writers and not psutil.wait_procs(writers, timeout=10)[1], (
+        "the process that writes the pages outlives its parent"
+    )
+    assert same()
+    assert book.build(small) == site
+    index = (site / "searchindex.js").read_text(encoding="utf-8")
+    assert '"docnames":["index","second"]' in index and '"vermilion"' in index and '"black"' in index
+
+
+def test_a_site_is_current_only_as_long_as_every_file_is_as_it_was_made(tmp_path):
+    site, stamp = tmp_path / "html", tmp_path / "key"
+    (site / "deep").mkdir(parents=True)
+    for name in ("index.html", "deep/page.html", "searchindex.js"):
+        (site / name).write_text(f"text of {name}")
+    assert not book.current(stamp, "k"), "never stamped"
+    book.stamp(stamp, "k")
+    assert book.current(stamp, "k") and not book.current(stamp, "other")
+    for harm in (
+        lambda p: p.unlink(),
+        lambda p: p.write_text(""),
+        lambda p: p.write_text(p.read_text()[:-1]),
+        lambda p: p.write_text(p.read_text().replace("text", "TEXT")),
+    ):
+        for path in [p for p in site.rglob("*") if p.is_file()]:
+            before = path.read_text()
+            harm(path)
+            assert not book.current(stamp, "k"), path
+            path.write_text(before)
+            assert book.current(stamp, "k")
+    for wrong in ("", "k", "[]", "null", '{"key": "k"}', '{"key": "k", "pages": 3}', "\x00"):
+        stamp.write_text(wrong)
+        assert not book.current(stamp, "k"), wrong
+    shutil.rmtree(site)
+    assert not book.current(stamp, "k")
 
 
 @pytest.fixture
@@ -364,7 +378,7 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def readers():
+def readers(missing):
     if not PAGES:
         missing("the book is not built: run `make book` first")
     return {page: Reader((SITE / page).read_text(encoding="utf-8")) for page in PAGES}
@@ -441,7 +455,7 @@ FITS = """() => [...document.querySelectorAll('.companion-plot svg.main-svg')].e
 
 
 @pytest.fixture(scope="module")
-def visits(readers):
+def visits(readers, in_browser):
     """Open each page once at the width of a desk, then of a phone; return what was found, by page."""
 
     async def visit(look, address):
@@ -517,7 +531,7 @@ def test_pages_are_light(visits):
     report([(p, f"{s / 2**20:.1f} MiB") for p, s in sizes.items() if s > PAGE_LIMIT])
 
 
-def test_search_finds_a_word(readers):
+def test_search_finds_a_word(readers, in_browser):
     async def visit(look, address):
         page = await (await look()).new_page()
         await page.goto(address + "search.html?q=benchmark")

@@ -351,3 +351,92 @@ def test_notebooks_call_figures_as_they_are(path):
         given = {k.arg: k.value for k in call.keywords}
         if None not in given:  # no **options
             inspect.signature(getattr(figures, call.func.attr)).bind(*call.args, **given)
+
+
+# ---- own colours, files, pictures of matplotlib ----
+
+
+def test_own_colours_are_used_and_wrong_ones_are_named():
+    frame = FRAME.dropna()
+    mapped = figures.scatter(frame, "x", "y", color="kind", colors={"c": "red"}, **WORDS)
+    assert [t["marker"]["color"] for t in mapped.spec["data"]] == [figures.COLOURS[0], "#ff0000"]
+    listed = figures.bar(frame, "kind", "y", color="kind", colors=["black", (0, 0, 1)], **WORDS)
+    assert [t["marker"]["color"] for t in listed.spec["data"]] == ["#000000", "#0000ff"]
+    band = figures.line(frame, "x", "y", color="kind", band=("low", "high"), colors={"a": "#010203"}, **WORDS)
+    assert band.spec["data"][0]["fillcolor"] == "rgba(1,2,3,0.18)" and band.spec["data"][1]["line"]["color"] == "#010203"
+    assert figures.strip(frame, "kind", "y", colors=["#010203"], **WORDS).spec["data"][0]["marker"]["color"] == "#010203"
+    ramp = figures.heatmap(square(4), colors=["white", "black"], **WORDS)
+    assert ramp.spec["data"][0]["colorscale"] == [[0, "#ffffff"], [1, "#000000"]]
+    number = figures.scatter(frame, "x", "y", color="x", colors=["white", "black"], **WORDS)
+    assert number.spec["data"][0]["marker"]["colorscale"] == [[0, "#ffffff"], [1, "#000000"]]
+    with pytest.raises(DataError, match="names 'A', which column 'kind' lacks"):
+        figures.bar(frame, "kind", "y", color="kind", colors={"A": "red"}, **WORDS)
+    for wrong in ({"a": "reddish"}, ["#12345"], []):
+        with pytest.raises(ValueError, match="colors="):
+            figures.bar(frame, "kind", "y", color="kind", colors=wrong, **WORDS)
+    for wrong in (["red"], "viridis", {"a": "red"}):
+        with pytest.raises(ValueError, match="two colours or more"):
+            figures.heatmap(square(4), colors=wrong, **WORDS)
+
+
+def test_a_figure_is_saved_by_its_suffix_and_the_same_twice(tmp_path):
+    figure = MAKERS["heatmap"](**WORDS)
+    starts = {"html": b"<!doctype html>", "svg": b"<?xml", "pdf": b"%PDF", "png": b"\x89PNG"}
+    for kind, start in starts.items():
+        first = figure.save(tmp_path / f"a.{kind}").read_bytes()
+        assert first.startswith(start) and figure.save(tmp_path / f"B.{kind.upper()}").read_bytes() == first
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert figure.html in page and "Content-Security-Policy" in page
+    for wrong in ("a.jpg", "a", "a.svg.gz"):
+        with pytest.raises(ValueError, match=r"is saved as \.html, \.pdf, \.png or \.svg, not"):
+            figure.save(tmp_path / wrong)
+    table = figures.table(pd.DataFrame({"a": ["=1+1"]}), name="t", caption="All of it.")
+    assert table.save(tmp_path / "t.csv").read_text() == "a\n'=1+1\n"
+    with pytest.raises(ValueError, match=r"a table is saved as \.csv or \.html, not \.png"):
+        table.save(tmp_path / "t.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [*(f"a.{k}" for k in starts), *(f"B.{k.upper()}" for k in starts), "t.csv"]
+    )
+
+
+def test_pictures_of_matplotlib_and_seaborn_have_words_and_data():
+    import matplotlib.pyplot as plt
+    import seaborn
+
+    frame = FRAME.dropna()
+    makers = {
+        "figure": lambda: plt.figure(),
+        "axes": lambda: frame.plot.scatter("x", "y"),
+        "array of axes": lambda: plt.subplots(1, 2)[1],
+        "seaborn axes": lambda: seaborn.scatterplot(frame, x="x", y="y"),
+        "seaborn grid": lambda: seaborn.relplot(frame, x="x", y="y"),
+        "joint grid": lambda: seaborn.jointplot(frame, x="x", y="y"),
+        "cluster grid": lambda: seaborn.clustermap(square(5)),
+    }
+    for kind, make in makers.items():
+        plt.close("all")
+        figure = figures.matplotlib(make(), alt="What is <seen>.", caption="It *means* this.", data=frame)
+        assert not plt.get_fignums(), f"{kind}: notebooks would show it twice"
+        text = figure.html
+        assert 'alt="What is &lt;seen&gt;."' in text and "<figcaption>It <em>means</em> this." in text, kind
+        assert f'download="{figure.name}.csv"' in text and "companion-table" in text
+        assert figure.html == text and repr(figure).startswith("Figure picture-")
+    bare = figures.matplotlib(plt.figure(), name="bare", alt="Seen.", caption="Meant.")
+    assert "download" not in bare.html and 'id="fig-bare"' in bare.html
+    with pytest.raises(ValueError, match="alt="):
+        figures.matplotlib(plt.figure(), alt=" ", caption="Meant.")
+    for wrong in (None, "plot", frame, np.array([])):
+        with pytest.raises(TypeError, match="expected a matplotlib Figure"):
+            figures.matplotlib(wrong, alt="Seen.", caption="Meant.")
+    plt.close("all")
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "=a\r=b", "=cmd|' /C calc'!A0", " =1", "＝1", "-"])
+def test_no_cell_label_or_header_of_a_download_is_a_formula(cell):
+    frame = pd.DataFrame({cell: [cell, "plain"], "n": [-1.5, 2.0]}, index=pd.Index([cell, "b"], name=cell))
+    text, _ = fragments.csv_text(frame)
+    back = pd.read_csv(io.StringIO(text), keep_default_na=False)
+    assert back.columns[0] == back.columns[1].removesuffix(".1") == back.iloc[0, 0] == back.iloc[0, 1] == f"'{cell}".replace("\r", "\n")
+    assert back["n"].tolist() == [-1.5, 2.0]
+    for number in ("-5", "+0.5", "-1e-3", "-.5"):
+        assert fragments.guarded(pd.DataFrame({"a": [number]}))["a"].tolist() == [number]

@@ -120,7 +120,172 @@
         if (cell.tagName === "TD" && cell.textContent.length > 40) cell.classList.add("is-long");
   }
 
+  /* ---- pairs and names of the maps ---- */
+
+  // The form is the truth: sliders, benchmark and flag narrow the pairs, a brush in the plot narrows them further;
+  // the plot only shows the outcome. It is drawn late and redrawn on rotation, so each step asks for it.
+  function explore(root) {
+    const figure = root.querySelector(".companion-figure");
+    const place = figure.querySelector(".companion-plot");
+    const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+    const info = JSON.parse(root.querySelector(".companion-pairs-data").textContent);
+    const form = root.querySelector("form"), body = root.querySelector(".companion-pairs-table tbody");
+    const status = root.querySelector(".companion-pairs-count");
+    const axes = Object.keys(info.where);
+    const value = Object.fromEntries(axes.map((a) => {
+      const [k, key] = info.where[a];
+      return [a, key === "color" ? spec.data[k].marker.color : spec.data[k][key]];
+    }));
+    const total = info.pairs.length;
+    const entity = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;" };
+    const literal = (text) => text.replace(/[&<>$]/g, (c) => entity[c]);
+    const text = info.pairs.map((pair) => pair.map((n) => literal(info.names[n])).join(" – "));
+    info.panels.forEach(([x, y], k) => { // what the panels share was sent once
+      Object.assign(spec.data[k], { x: value[axes[x]], y: value[axes[y]], text });
+      spec.data[k].marker.color = spec.data[0].marker.color;
+    });
+    figure.querySelector('script[type="application/json"]').textContent = JSON.stringify(spec);
+    let brushed = null, chosen = null, seen = null;
+    const live = () => window.Plotly && place.data ? window.Plotly : null;
+    function attach() {
+      if (!live() || !place.on || place._ev === seen) return;
+      seen = place._ev;
+      place.on("plotly_selected", (event) => {
+        const drawn = event && (event.range || event.lassoPoints); // clearing a brush reports an empty one
+        brushed = drawn ? new Set(event.points.map((p) => p.pointNumber)) : null;
+        chosen = null;
+        update();
+      });
+      place.on("plotly_deselect", () => { brushed = null; update(); });
+      place.on("plotly_click", (event) => { chosen = event.points[0].pointNumber; update(); });
+    }
+    function matching() {
+      const limit = {};
+      for (const input of form.querySelectorAll("input[type=range]")) {
+        (limit[input.dataset.axis] ??= {})[input.dataset.end] = Number(input.value);
+        input.nextElementSibling.textContent = Number(input.value).toFixed(2);
+      }
+      const name = form.querySelector('[data-role="benchmark"]').value;
+      const flag = form.querySelector('[data-role="flag"]').value;
+      const keep = [];
+      for (let i = 0; i < total; i++) {
+        if (brushed && !brushed.has(i)) continue;
+        if (name !== "" && !info.pairs[i].includes(Number(name))) continue;
+        if (flag && info.flags[info.flag[i]] !== flag) continue;
+        if (axes.every((a) => value[a][i] >= limit[a].low - 1e-9 && value[a][i] <= limit[a].high + 1e-9)) keep.push(i);
+      }
+      return keep;
+    }
+    function update() {
+      attach();
+      const keep = matching();
+      keep.sort((i, j) => value[axes[0]][j] - value[axes[0]][i]);
+      status.textContent = `${keep.length} of ${total} pairs` +
+        (keep.length > info.rows ? `; the table shows the ${info.rows} of highest ${axes[0]} overlap` : "") +
+        (brushed ? "; within the selection in the plot" : "");
+      body.replaceChildren(...keep.slice(0, info.rows).map((i) => {
+        const row = document.createElement("tr"), head = document.createElement("th");
+        const button = document.createElement("button");
+        head.scope = "row";
+        button.type = "button";
+        button.textContent = info.pairs[i].map((n) => info.names[n]).join(" – ");
+        button.setAttribute("aria-pressed", String(i === chosen));
+        button.addEventListener("click", () => {
+          chosen = chosen === i ? null : i;
+          for (const other of body.rows) other.classList.remove("is-chosen");
+          row.classList.toggle("is-chosen", chosen === i);
+          button.setAttribute("aria-pressed", String(chosen === i));
+          paint(keep);
+        });
+        head.append(button);
+        row.append(head);
+        row.classList.toggle("is-chosen", i === chosen);
+        for (const a of axes) {
+          const cell = document.createElement("td");
+          cell.className = "n";
+          cell.textContent = value[a][i].toFixed(2);
+          row.append(cell);
+        }
+        const cell = document.createElement("td");
+        cell.textContent = info.flags[info.flag[i]] ?? "";
+        row.append(cell);
+        return row;
+      }));
+      paint(keep);
+    }
+    function paint(keep) {
+      const library = live();
+      if (!library) return;
+      const points = chosen !== null ? [chosen] : keep.length === total ? null : keep;
+      library.restyle(place, { selectedpoints: spec.data.map(() => points) });
+    }
+    form.addEventListener("input", () => { chosen = null; update(); });
+    form.addEventListener("reset", () => setTimeout(() => {
+      brushed = chosen = null;
+      const library = live();
+      if (library) library.relayout(place, { selections: [] });
+      update();
+    }));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    const brush = form.querySelector('[data-role="brush"]');
+    brush.addEventListener("click", () => {
+      const on = brush.getAttribute("aria-pressed") !== "true";
+      brush.setAttribute("aria-pressed", String(on));
+      attach();
+      const library = live();
+      if (library) library.relayout(place, { dragmode: on ? "select" : touch.matches ? false : "zoom" });
+    });
+    figure.addEventListener("pointerenter", attach);
+    update();
+    for (const part of root.querySelectorAll("[hidden]")) part.hidden = false;
+  }
+
+  function find(root) {
+    const figure = root.querySelector(".companion-figure");
+    const place = figure.querySelector(".companion-plot"), choice = root.querySelector("select");
+    const status = root.querySelector("[role=status]");
+    const plain = (html) => new DOMParser().parseFromString(html, "text/html").body.textContent;
+    choice.addEventListener("change", () => {
+      const library = window.Plotly, data = place.data;
+      if (!library || !data) return;
+      const own = data.findIndex((t) => t.name === "chosen"), rest = data.map((_, i) => i).filter((i) => i !== own);
+      const at = Number(choice.value), names = data.find((t) => t.name === "names");
+      status.textContent = "";
+      if (choice.value === "") {
+        library.restyle(place, { opacity: 1 }, rest);
+        library.restyle(place, { x: [[]], y: [[]] }, [own]);
+        return;
+      }
+      const centre = [names.x[at], names.y[at]], name = choice.selectedOptions[0].textContent;
+      const x = [], y = [], text = [], told = [];
+      for (const trace of data.filter((t) => t.customdata && t.legendgroup)) {
+        const i = trace.text.findIndex((t) => plain(t.split("<br>")[0]) === name);
+        if (i < 0) continue;
+        const title = trace.name.split(" (")[0];
+        x.push(centre[0], trace.x[i], null);
+        y.push(centre[1], trace.y[i], null);
+        text.push("", title, "");
+        told.push(`${title} ${trace.customdata[i].toFixed(2)}`);
+      }
+      library.restyle(place, { opacity: 0.15 }, rest);
+      library.restyle(place, { x: [x], y: [y], text: [text] }, [own]);
+      status.textContent = `${name}: ${told.join(", ")} radii from its consensus place.`;
+    });
+    root.querySelector("[hidden]").hidden = false;
+  }
+
+  function filter(box) { // leaves the rows of the table that hold the words typed
+    const rows = [...document.getElementById(box.dataset.filters).tBodies[0].rows];
+    box.addEventListener("input", () => {
+      const words = box.value.toLowerCase();
+      for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(words);
+    });
+  }
+
   function ready() {
+    document.querySelectorAll(".companion-explorer").forEach(explore); // completes the data of the plot: before it is drawn
+    document.querySelectorAll(".companion-finder").forEach(find);
+    document.querySelectorAll("input[data-filters]").forEach(filter);
     watch();
     document.querySelectorAll("table.companion-table").forEach(widen);
     document.querySelectorAll("table.companion-sortable").forEach(sortable);

@@ -23,6 +23,7 @@ from markdown_it import MarkdownIt
 
 from helpers import errors, paths, provenance, studies
 from helpers.errors import StudyError, nearest
+from helpers.fragments import content_policy
 
 NOTEBOOK = "adapt-your-benchmark"
 EXAMPLES = paths.DATA / "examples"
@@ -61,15 +62,15 @@ def page(notebook: nbformat.NotebookNode, title: str, foot: str = "") -> str:
         parts += [_output(o, render) for o in cell.get("outputs", [])]
     plots = any("companion-plot" in p for p in parts)
     style = _LOOK + (paths.BOOK / "_static" / "companion.css").read_text(encoding="utf-8")
-    scripts = ""
+    texts = []
     if plots:
         library = importlib.metadata.distribution("plotly").locate_file("plotly/package_data/plotly.min.js")
         own = (paths.BOOK / "_static" / "companion.js").read_text(encoding="utf-8")
-        scripts = "".join(
-            f"<script>{_script_text(t)}</script>" for t in (Path(str(library)).read_text(encoding="utf-8"), own)
-        )
+        texts = [_script_text(t) for t in (Path(str(library)).read_text(encoding="utf-8"), own)]
+    scripts = "".join(f"<script>{text}</script>" for text in texts)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{content_policy(texts)}'
+        f'<meta name="viewport" content="width=device-width">'
         f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{style}</style></head><body>'
         f"<main>{''.join(parts)}</main><footer>{foot}</footer>{scripts}</body></html>\n"
     )
@@ -347,7 +348,7 @@ def adapt(options: argparse.Namespace) -> Path:
     for cell in notebook.cells:
         if "verdict" in cell.metadata.get("tags", []):
             for output in cell.outputs:
-                print(output.get("data", {}).get("text/markdown", "").replace("**", ""))
+                print(html.unescape(output.get("data", {}).get("text/markdown", "").replace("**", "")))
     return target
 
 

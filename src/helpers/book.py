@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import itertools
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from helpers import errors, paths, provenance
-from helpers.errors import CompanionError, UnavailableError
+from helpers import paths, provenance
+from helpers.errors import CompanionError, UnavailableError, command
+from helpers.fragments import escape
 
 # file in the site's vendor folder -> (distribution, file inside it). They lie beside the pages,
 # not in _static: Jupyter Book makes every page load every script that it finds there.
@@ -56,31 +62,95 @@ def copy_vendor(book: Path | str = paths.BOOK) -> list[Path]:
     return copied
 
 
-def build(book: Path | str = paths.BOOK, *, fresh: bool = False) -> Path:
+def build(book: Path | str = paths.BOOK) -> Path:
     """Build the book with warnings as errors and return ``<book>/_build/html``.
 
-    `fresh` rebuilds every page. Raises BookError that lists the warnings, each with its file and line.
+    Every page is written to a fresh folder that takes the place of the earlier site when it is whole; what Sphinx read
+    before is kept, unless the last build did not finish. Raises BookError that lists the warnings, each with its file and
+    line, or says that another build of the same book is running.
     """
     book = Path(book)
     if not (book / "_config.yml").is_file():
         raise BookError(f"{paths.label(book)} has no _config.yml: it is not the folder of a book")
     copy_vendor(book)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(book), "-W", "-n", "--keep-going"]
-    run = subprocess.run(
-        command + (["--all"] if fresh else []),
-        capture_output=True,
-        text=True,
-        env=os.environ | {"NO_COLOR": "1"},
-    )
-    if run.returncode:
-        raise BookError(_complaint(run.stdout + "\n" + run.stderr, book))
-    site = book / "_build" / "html"
+    site, fresh = book / "_build" / "html", book / "_build" / "next"
+    made, begun = fresh / "_build" / "html", fresh / "begun"
+    fresh.mkdir(parents=True, exist_ok=True)
+    with open(book / "_build" / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BookError("another build of this book is running; wait until it has ended") from None
+        if begun.exists():  # what a build that failed or was killed left may lack pages, or hide its warnings
+            shutil.rmtree(fresh)
+            fresh.mkdir()
+        begun.touch()
+        shutil.rmtree(made, ignore_errors=True)
+        _sphinx(book, fresh, lock.fileno())
+        finish(made)
+        (book / "_build" / "key").unlink(missing_ok=True)
+        gone = fresh / "replaced"
+        shutil.rmtree(gone, ignore_errors=True)
+        if site.exists():
+            os.replace(site, gone)
+        os.replace(made, site)
+        begun.unlink()
+        shutil.rmtree(gone, ignore_errors=True)
+    return site
+
+
+def _sphinx(book: Path, folder: Path, lock: int) -> None:
+    """Let Jupyter Book write the pages to `folder`, in a process that ends with this one; raise BookError on warnings."""
+    words = [sys.executable, "-c", f"{END_WITH_PARENT}from jupyter_book.cli.main import main; main()"]
+    words += ["build", str(book), "--path-output", str(folder), "-W", "-n", "--keep-going"]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        run = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"NO_COLOR": "1"},
+            start_new_session=True,
+            pass_fds=[lock],  # a process that outlives this one still holds the lock
+        )
+        try:
+            status = run.wait()
+        finally:
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
+        log.seek(0)
+        if status:
+            raise BookError(_complaint(log.read(), book))
+
+
+# PR_SET_PDEATHSIG: Linux ends the process with SIGKILL when its parent ends, however that ends. Elsewhere nothing does.
+END_WITH_PARENT = "import ctypes, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9); "
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Be an extension of Sphinx: the theme puts a page's title into its print view as HTML."""
+
+    def show(app: Any, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+        if "pagetitle" in context:
+            context["pagetitle"] = escape(context["pagetitle"])
+
+    app.connect("html-page-context", show, priority=900)  # after the theme has set it
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def finish(site: Path) -> None:
+    """Take from the pages what they do not use, and make the search index safe: Sphinx shows its titles as HTML."""
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         if (light := lighten(text)) != text:
-            provenance.write_atomic(page, lambda t, light=light: t.write_text(light, encoding="utf-8"))
-    return site
+            page.write_text(light, encoding="utf-8")
+    index = site / "searchindex.js"
+    if index.is_file():
+        content = json.loads(index.read_text(encoding="utf-8").removeprefix("Search.setIndex(").removesuffix(")"))
+        content["alltitles"] = {escape(title): places for title, places in content["alltitles"].items()}
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+        index.write_text(f"Search.setIndex({text})", encoding="utf-8")
 
 
 def lighten(page: str) -> str:
@@ -226,8 +296,8 @@ def make(book: Path = paths.BOOK) -> bool:
     measured = (paths.ROOT / "benchmarks" / "results").glob("*.csv")
     code = sorted([*paths.SOURCE.rglob("*.py"), paths.LOCK, paths.DATA / "manifest.yml", *measured])
     digests = {paths.label(p): provenance.sha256_file(p) for p in [*shown, *code]}
-    key, stamp = provenance.content_key(digests), book / "_build" / "key"
-    if stamp.is_file() and stamp.read_text() == key and (book / "_build" / "html" / "index.html").is_file():
+    key, mark = provenance.content_key(digests), book / "_build" / "key"
+    if current(mark, key):
         return False
     from helpers import cards, pages  # plotting libraries load slowly: only for a book that changed
 
@@ -235,19 +305,41 @@ def make(book: Path = paths.BOOK) -> bool:
     landing_map()
     contents = (book / "_toc.yml").read_text(encoding="utf-8")
     cards.write_all(re.findall(r"generated/([a-z0-9-]+)/cards", contents))
-    stamp.unlink(missing_ok=True)
     build(book)
-    stamp.write_text(key)
+    stamp(mark, key)
     return True
 
 
-@errors.command
-def main() -> None:
-    """Build the book, or the one in the folder that the command line names."""
-    changed = make() if len(sys.argv) == 1 else bool(build(sys.argv[1]))
-    where = paths.label(Path(sys.argv[1] if len(sys.argv) > 1 else paths.BOOK) / "_build" / "html")
-    print(f"The book is {'built' if changed else 'current'}: {where}/index.html")
+def _pages(site: Path) -> dict[str, str]:
+    """Return the sha256 of every file of a site."""
+    files = (p for p in sorted(site.rglob("*")) if p.is_file())
+    return {p.relative_to(site).as_posix(): provenance.sha256_file(p) for p in files}
+
+
+def stamp(mark: Path, key: str) -> None:
+    """Write to the file `mark` what the site beside it was made from, and what every file of it holds."""
+    record = json.dumps({"key": key, "pages": _pages(mark.parent / "html")})
+    provenance.write_atomic(mark, lambda t: t.write_text(record, encoding="utf-8"))
+
+
+def current(mark: Path, key: str) -> bool:
+    """Return whether the site beside `mark` was made from what `key` stands for and no file of it was lost or changed."""
+    try:
+        known = json.loads(mark.read_text(encoding="utf-8"))
+        return known["key"] == key and known["pages"] == _pages(mark.parent / "html")
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@command
+def main(arguments: list[str]) -> int:
+    """Build the book, or the one in the folder that is named; return the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind: the process that writes the pages is ended
+    folder = Path(arguments[0]) if arguments else paths.BOOK
+    changed = bool(build(folder)) if arguments else make()
+    print(f"The book is {'built' if changed else 'current'}: {paths.label(folder / '_build' / 'html')}/index.html")
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

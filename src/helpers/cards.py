@@ -18,7 +18,7 @@ import pandas as pd
 
 from helpers import diagnosis, maps, paths, provenance, studies
 from helpers.errors import CompanionError, DataError, nearest
-from helpers.fragments import escape
+from helpers.fragments import code, escape, literal
 from helpers.pages import markdown_table
 
 RELIABLE = 0.8
@@ -100,11 +100,6 @@ def anchors(facts: Facts) -> dict[str, str]:
     return found
 
 
-def _plain(text: object) -> str:
-    """Return text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|$~^])", r"\\\1", " ".join(str(text).split()))
-
-
 def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.2f}" + (f" [{low:.2f}, {high:.2f}]" if np.isfinite(low) and np.isfinite(high) else "")
 
@@ -174,7 +169,7 @@ def advice(facts: Facts, benchmark: str) -> tuple[list[str], list[str]]:
         part = mine[mine["kind"] == kind]
         if len(part):
             partners = [b if a == benchmark else a for a, b in zip(part["a"], part["b"])]
-            shown = _list([f"*{_plain(p)}*" for p in partners[:3]])
+            shown = _list([f"*{literal(p)}*" for p in partners[:3]])
             shown += f" and {len(partners) - 3} more" if len(partners) > 3 else ""
             say.append(words.format(shown))
     alone = mine[mine["kind"] == "orthogonal"]
@@ -214,14 +209,14 @@ def _deciding(axis: str, other: str, value: float, level: float, low: float, hig
     times = (half / margin) ** 2 if margin > 0 else np.inf
     if times > 20:
         return (
-            f"The {title} overlap with *{_plain(other)}* lies too near the level from which pairs count as alike "
+            f"The {title} overlap with *{literal(other)}* lies too near the level from which pairs count as alike "
             f"for any likely number of {material} to decide."
         )
     amount = f"{max(times, 1) * models:,.0f} models (now {models})"
     if axis != "performance" or not models:
         amount = f"{max(times, 1.1):.1f} times as many {material}"
     return (
-        f"If the {title} overlap with *{_plain(other)}* is what it seems, about {amount} would decide whether it "
+        f"If the {title} overlap with *{literal(other)}* is what it seems, about {amount} would decide whether it "
         "counts as alike."
     )
 
@@ -247,17 +242,17 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
             change.append(_deciding(axis, other, value, level, low, high, models))
     if not unsure:
         change.append(
-            f"More data of the same kind would not: every interval with *{_plain(other)}* is clear of the level "
+            f"More data of the same kind would not: every interval with *{literal(other)}* is clear of the level "
             "from which a pair counts as alike. Other models or another suite could; the levels are this suite's."
         )
     if alike and not unsure and not unlike:
         if len(alike) == 1 and len(facts.axes) > 1:
             return [
-                f"On the only axis that holds both, it is alike to *{_plain(other)}* ({alike[0]}); that is "
+                f"On the only axis that holds both, it is alike to *{literal(other)}* ({alike[0]}); that is "
                 f"too little to drop it."
             ]
         return [
-            f"On these models it adds little beyond *{_plain(other)}*: surely alike on all {len(alike)} axes "
+            f"On these models it adds little beyond *{literal(other)}*: surely alike on all {len(alike)} axes "
             f"({'; '.join(alike)})."
         ]
     if alike:
@@ -265,15 +260,15 @@ def _beyond(facts: Facts, benchmark: str, models: int, change: list[str]) -> lis
             unsure
         )
         return [
-            f"Its closest stand-in is *{_plain(other)}*: surely alike by {'; '.join(alike)}, {', '.join(rest)}. "
+            f"Its closest stand-in is *{literal(other)}*: surely alike by {'; '.join(alike)}, {', '.join(rest)}. "
             "Whether it can be spared depends on which axis you care for."
         ]
     if unsure:
         return [
-            f"Its closest stand-in is *{_plain(other)}*, not surely alike on any axis ({'; '.join(unsure + unlike)})."
+            f"Its closest stand-in is *{literal(other)}*, not surely alike on any axis ({'; '.join(unsure + unlike)})."
         ]
     return [
-        f"No other benchmark stands for it on all axes; the closest, *{_plain(other)}*, is surely not alike "
+        f"No other benchmark stands for it on all axes; the closest, *{literal(other)}*, is surely not alike "
         f"({'; '.join(unlike)})."
     ]
 
@@ -291,11 +286,11 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
     about = facts.benchmarks.loc[benchmark] if benchmark in facts.benchmarks.index else pd.Series(dtype=object)
 
     def fact(name: str) -> str:
-        return _plain(about[name]) if name in about and pd.notna(about[name]) and str(about[name]) else "not stated"
+        return literal(about[name]) if name in about and pd.notna(about[name]) and str(about[name]) else "not stated"
 
     lines = [
         f"({places[benchmark]})=",
-        f"## {fact('title') if fact('title') != 'not stated' else _plain(benchmark)}",
+        f"## {fact('title') if fact('title') != 'not stated' else literal(benchmark)}",
         "",
     ]
     items = (
@@ -303,7 +298,7 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
     )
     chance = f", chance {about['chance']:.2f}" if "chance" in about and pd.notna(about["chance"]) else ""
     lines.append(
-        f"**What it is.** `{benchmark}`: {fact('function')}, {fact('format')}, of the family "
+        f"**What it is.** {code(benchmark)}: {fact('function')}, {fact('format')}, of the family "
         f"{fact('family')}; {items}{chance}." + (f" Note: {fact('reason')}." if fact("reason") != "not stated" else "")
     )
     score = facts.scores.loc[facts.scores["benchmark"] == benchmark, "score"].dropna()
@@ -321,10 +316,10 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
         if part.empty:
             reason = facts.axes.missing.query("axis == @axis and benchmark == @benchmark")["reason"]
             why = reason.iloc[0] if len(reason) else "not on this axis"
-            rows.append(f"| {maps.TITLES.get(axis, axis)} | missing: {_plain(why)} |")
+            rows.append(f"| {maps.TITLES.get(axis, axis)} | missing: {literal(why)} |")
             continue
         shown = [
-            f"[{_plain(r.neighbour)}](#{places[r.neighbour]}) {_interval(r.value, r.low, r.high)}"
+            f"[{literal(r.neighbour)}](#{places[r.neighbour]}) {_interval(r.value, r.low, r.high)}"
             for r in part.itertuples()
         ]
         rows.append(f"| {maps.TITLES.get(axis, axis)} (alike from {facts.levels[axis]:.2f}) | {'; '.join(shown)} |")
@@ -341,11 +336,11 @@ def card(facts: Facts, benchmark: str, places: dict[str, str] | None = None) -> 
         lines += ["", "**Flags.**", ""]
         for r in mine.head(8).itertuples():
             other = r.b if r.a == benchmark else r.a
-            pair = f" with [{_plain(other)}](#{places[other]})" if isinstance(other, str) and other in places else ""
+            pair = f" with [{literal(other)}](#{places[other]})" if isinstance(other, str) and other in places else ""
             q = f", q {r.q:.3f}" if pd.notna(r.q) else ""
             axis = f" on the {maps.TITLES.get(r.axis, r.axis)} axis" if r.kind in ("orthogonal", "outlier") else ""
             pair = "" if r.kind in ("orthogonal", "outlier") else pair
-            lines.append(f"- *{r.kind}*{axis}{pair}: {_plain(r.evidence)}{q}")
+            lines.append(f"- *{literal(r.kind)}*{axis}{pair}: {literal(r.evidence)}{q}")
         if len(mine) > 8:
             lines.append(f"- and {len(mine) - 8} more in `diagnosis.csv`")
     say, change = advice(facts, benchmark)
@@ -363,17 +358,17 @@ def _signature(facts: Facts, benchmark: str) -> list[str]:
     if "fold" in part and part["fold"].nunique() > 1:
         part = part[part["fold"] == part["fold"].min()]  # the signature on all models; the others are cross-fits
     ids = part.sort_values("order")["unit_id"].drop_duplicates()
-    words = ", ".join(f"`{u}`" for u in ids.head(UNITS)) + (f" and {len(ids) - UNITS} more" if len(ids) > UNITS else "")
+    words = ", ".join(code(u) for u in ids.head(UNITS)) + (f" and {len(ids) - UNITS} more" if len(ids) > UNITS else "")
     text = f"**Signature.** {len(ids)} units: {words}"
     if facts.units is not None and "source" in facts.units.columns:
         source = facts.units["source"].reindex(ids).dropna().value_counts()
         if len(source):
-            text += "; from " + ", ".join(f"{_plain(s)} ({n})" for s, n in source.head(4).items())
+            text += "; from " + ", ".join(f"{literal(s)} ({n})" for s, n in source.head(4).items())
     return ["", text + "."]
 
 
 def index(facts: Facts, places: dict[str, str] | None = None) -> str:
-    """Return the index of the cards: a table that sorts (the book's script) and filters, as raw HTML in MyST."""
+    """Return the index of the cards: a table that the page's script sorts and filters, as raw HTML in MyST."""
     places = places or anchors(facts)
     gain = facts.adds.set_index("benchmark")["gain"]
     rows = []
@@ -398,17 +393,12 @@ def index(facts: Facts, places: dict[str, str] | None = None) -> str:
         f'<th scope="col" class=n>{h}</th>' for h in ("reliability", "longest move", "adds to the others", "flags")
     )
     identity = f"cards-{facts.study}"
-    script = (
-        f'(()=>{{const box=document.getElementById("{identity}-filter"),rows=[...document.querySelectorAll("#{identity} tbody tr")];'
-        'box.addEventListener("input",()=>{const q=box.value.toLowerCase();'
-        "for(const r of rows)r.hidden=!r.textContent.toLowerCase().includes(q);});})();"
-    )
     return (
         "```{raw} html\n<p><label>Filter by name, function or format: "
-        f'<input type="search" id="{identity}-filter" autocomplete="off"></label></p>'
+        f'<input type="search" data-filters="{identity}" autocomplete="off"></label></p>'
         f'<div class="companion-scroll" tabindex="0" role="region" aria-label="Index of the benchmark cards" style="max-height:480px">'
         f'<table class="companion-table companion-sortable" id="{identity}"><thead><tr>{heads}</tr></thead><tbody>'
-        f"{''.join(rows)}</tbody></table></div><script>{script}</script>\n```\n"
+        f"{''.join(rows)}</tbody></table></div>\n```\n"
     )
 
 
@@ -416,9 +406,9 @@ def page(facts: Facts) -> str:
     """Return the whole page of cards of a study."""
     places = anchors(facts)
     kinds = facts.findings["kind"].value_counts()
-    found = ", ".join(f"{n} {k}" for k, n in kinds.items()) or "none"
+    found = ", ".join(f"{n} {literal(k)}" for k, n in kinds.items()) or "none"
     head = (
-        f"# Benchmark cards: {_plain(facts.title)}\n"
+        f"# Benchmark cards: {literal(facts.title)}\n"
         "\n"
         f"One card for each of {len(facts.names)} benchmarks, made from the study's artifacts. Flags in this study: "
         f"{found}. *Adds to the others* is the mean loss over the axes if the benchmark alone were dropped, *longest "
@@ -460,7 +450,7 @@ def write(study: str) -> Path:
                 f"# Benchmark cards: {study}\n"
                 "\n"
                 "```{note}\n"
-                f"The cards of this study need its maps, which are not here: {_plain(error)}\n"
+                f"The cards of this study need its maps, which are not here: {literal(error)}\n"
                 "```\n"
             )
     if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -30,6 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from helpers import paths, provenance
 from helpers.errors import CompanionError, StudyError
+from helpers.fragments import literal
 
 PATIENCE = 300  # seconds for a kernel to start and to hand over an output; the default of 4 is short on a busy machine
 LONG_CELL, WIDE_CELL = 4, 100  # lines and letters of code that a page shows; more is folded, one click away
@@ -221,7 +222,7 @@ def clean(notebook: nbformat.NotebookNode, source: Path, destination: Path, head
         cell.metadata.pop("execution", None)
         if cell.cell_type == "markdown" and heading and cell.source.startswith("# "):
             first, _, rest = cell.source.partition("\n")
-            cell.source = f"{first}: {heading}\n{rest}"
+            cell.source = f"{first}: {literal(heading)}\n{rest}"
             heading = None
         if cell.cell_type != "code":
             continue

@@ -12,10 +12,12 @@ Figure scores: Two bars: 0.4 and 0.6.
 
 from __future__ import annotations
 
+import hashlib
+import html
 import itertools
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 DIVERGING = tuple("#053061 #2065ab #4393c3 #90c4dd #d1e5f0 #f7f6f6 #fddbc7 #f3a481 #d6604d #b1182b #67001f".split())
 # cividis: the same to readers with and without colour blindness
 SEQUENTIAL = tuple("#00224e #083370 #35456c #4f576c #666970 #7d7c78 #948e77 #aea371 #c8b866 #e5cf52 #fee838".split())
+PICTURE_LIMIT = 250_000  # bytes of a picture that nothing else shows
+Colours = Mapping[Any, Any] | Sequence[Any]
 GREY = "rgba(128,128,128,0.35)"
 EDGE = {"color": "#8a8a8a", "width": 0.6}  # keeps the dark end of a scale visible on a dark page
 
@@ -53,6 +57,15 @@ EDGE = {"color": "#8a8a8a", "width": 0.6}  # keeps the dark end of a scale visib
 def scale(colours: Sequence[str]) -> list[list[Any]]:
     """Return plotly's colour scale through `colours` at equal steps."""
     return [[round(i / (len(colours) - 1), 3), c] for i, c in enumerate(colours)]
+
+
+def _ramp(colors: Sequence[Any] | None) -> list[list[Any]] | None:
+    """Return the colour scale of a reader's own colours, low to high."""
+    if colors is None:
+        return None
+    if isinstance(colors, str | Mapping) or len(colors) < 2:
+        raise ValueError(f"colors={colors!r}: a scale needs two colours or more, from the lowest to the highest value")
+    return scale([_hex(colour) for colour in colors])
 
 
 def _columns(frame: pd.DataFrame, *names: str | None) -> None:
@@ -156,7 +169,9 @@ def _figure(
         static = draw_static(spec, more.get("legend", ()))
     if "table" not in more and len(data) <= TABLE_ROWS and data.shape[1] <= 12:
         more["table"] = data
-    return Figure(name=name, alt=alt, caption=caption, data=data, spec=spec, twin=picture(static), **more)
+    return Figure(
+        name=name, alt=alt, caption=caption, data=data, spec=spec, twin=picture(static), static=static, **more
+    )
 
 
 def _references(reference: Mapping[str, float] | float | None, vertical: bool = False) -> dict[str, Any]:
@@ -221,6 +236,40 @@ def _levels(frame: pd.DataFrame, column: str | None) -> list[tuple[int, Any, pd.
     return parts + ([(len(order), "not given", rest)] if len(rest) else [])
 
 
+def _hues(colors: Colours | None, frame: pd.DataFrame, column: str | None) -> Callable[[int, Any], str]:
+    """Return the function (place, level) -> colour as ``#rrggbb``, with the reader's `colors` before the book's.
+
+    `colors` is a mapping from levels of the column, some or all, or a sequence in the order of the levels. Raises
+    DataError for a level that the column lacks and ValueError for what is no colour.
+    """
+    if colors is None:
+        return lambda place, level: COLOURS[place % len(COLOURS)]
+    if isinstance(colors, Mapping):
+        levels = {level for _, level, _ in _levels(frame, column)}
+        for level in colors:
+            if level not in levels:
+                raise DataError(
+                    f"colors= names {level!r}, which column {column!r} lacks; {nearest(str(level), map(str, levels))}"
+                )
+        chosen = {level: _hex(colour) for level, colour in colors.items()}
+        return lambda place, level: chosen.get(level, COLOURS[place % len(COLOURS)])
+    listed = [_hex(colour) for colour in ([colors] if isinstance(colors, str) else colors)]
+    if not listed:
+        raise ValueError("colors= is empty; give at least one colour, or leave it out")
+    return lambda place, level: listed[place % len(listed)]
+
+
+def _hex(colour: Any) -> str:
+    from matplotlib.colors import to_hex
+
+    try:
+        return to_hex(colour)
+    except ValueError:
+        raise ValueError(
+            f"colors= holds {colour!r}, which is no colour; write '#1f77b4', 'red' or (0.1, 0.5, 0.7)"
+        ) from None
+
+
 def _order(matrix: pd.DataFrame, groups: pd.Series | None, cluster: bool) -> list[Any]:
     """Return the row labels in drawing order: by group, then by similarity when `cluster`."""
     rows = list(matrix.index)
@@ -274,6 +323,7 @@ def heatmap(
     cluster: bool = False,
     labels: Mapping[Any, str] | None = None,
     digits: int = 3,
+    colors: Sequence[Any] | None = None,
 ) -> Figure:
     """Draw a matrix as a heat map with a table twin.
 
@@ -290,6 +340,7 @@ def heatmap(
         which then has one row a cell, or a pair when everything is symmetric.
     cluster : order rows (within groups) by average linkage.
     labels : row or column label -> text to show.
+    colors : two colours or more from the lowest to the highest value, instead of the scale described above.
 
     Raises ValueError (name, alt, caption) and DataError (empty, not numeric, duplicate labels, bounds or
     groups that lack a label).
@@ -301,6 +352,7 @@ def heatmap(
     """
     check_name(name)
     check_words(alt=alt, caption=caption)
+    ramp = _ramp(colors)
     if matrix.empty:
         raise DataError(f"heat map {name!r}: the matrix has shape {matrix.shape}, nothing to draw")
     for side, found in (("row", matrix.index), ("column", matrix.columns)):
@@ -357,7 +409,7 @@ def heatmap(
         "z": compact(values, 4),
         "zmin": zmin,
         "zmax": zmax,
-        "colorscale": scale(DIVERGING if diverging else SEQUENTIAL),
+        "colorscale": ramp or scale(DIVERGING if diverging else SEQUENTIAL),
         "hoverongaps": True,
         "xgap": 1 if len(columns) <= 30 else 0,
         "ygap": 1 if len(rows) <= 30 else 0,
@@ -533,6 +585,7 @@ def scatter(
     alt: str,
     caption: str,
     color: str | None = None,
+    colors: Colours | None = None,
     label: str | None = None,
     hover: Sequence[str] | None = None,
     x_title: str | None = None,
@@ -548,6 +601,8 @@ def scatter(
 ) -> Figure:
     """Draw points; `color` is a column: a number gives a colour bar, anything else a legend.
 
+    `colors` are the reader's own: from low to high for numbers, else a mapping from levels or a sequence in their order.
+
     `label` and `hover` name columns shown on hover; `error_low` and `error_high` name columns with the bounds
     of an interval of `y`; `identity` adds the line y = x; `symbol` names a column drawn as marker shapes.
     Rows whose x or y is NaN cannot be drawn; they stay in the download and the caption counts them.
@@ -562,6 +617,8 @@ def scatter(
         and not pd.api.types.is_bool_dtype(frame[color])
     )
     x_title, y_title = x_title or str(x), y_title or str(y)
+    hue = _hues(None if numeric else colors, frame, color)
+    ramp = _ramp(colors) if numeric else None
     shapes = {s: SYMBOLS[i % len(SYMBOLS)] for i, s in enumerate(frame[symbol].astype(str).unique())} if symbol else {}
     traces: list[dict[str, Any]] = []
     for i, level, part in _levels(frame, None if numeric else color):
@@ -571,13 +628,13 @@ def scatter(
             marker: dict[str, Any] = {
                 "size": 8 if len(frame) <= 300 else 5,
                 "opacity": 0.85,
-                "color": COLOURS[i % len(COLOURS)],
+                "color": hue(i, level),
             }
             marker["symbol"] = shapes[mark] if symbol else SYMBOLS[i % len(SYMBOLS)]
             if numeric:
                 marker |= {
                     "color": piece[color].tolist(),
-                    "colorscale": scale(SEQUENTIAL),
+                    "colorscale": ramp or scale(SEQUENTIAL),
                     "cmin": frame[color].min(),
                     "cmax": frame[color].max(),
                     "colorbar": {
@@ -651,6 +708,7 @@ def line(
     alt: str,
     caption: str,
     color: str | None = None,
+    colors: Colours | None = None,
     band: tuple[str, str] | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
@@ -663,15 +721,16 @@ def line(
     """Draw one line a level of `color`, with a shaded band between the columns ``band=(low, high)``.
 
     Lines connect rows in the order of `x`; `reference` maps labels to heights of dashed lines. Markers
-    are drawn by default when a line has at most 40 points.
+    are drawn by default when a line has at most 40 points. `colors`: a mapping from levels, or a sequence in their order.
     """
     check_name(name)
     check_words(alt=alt, caption=caption)
     _columns(frame, x, y, color, *(band or ()))
     x_title, y_title = x_title or str(x), y_title or str(y)
+    hues = _hues(colors, frame, color)
     traces: list[dict[str, Any]] = []
     for i, level, part in _levels(frame, color):
-        part, hue = part.sort_values(x, kind="stable"), COLOURS[i % len(COLOURS)]
+        part, hue = part.sort_values(x, kind="stable"), hues(i, level)
         if band:
             known = part.dropna(subset=list(band))
             edge = _values(known[x])
@@ -738,6 +797,7 @@ def bar(
     alt: str,
     caption: str,
     color: str | None = None,
+    colors: Colours | None = None,
     low: str | None = None,
     high: str | None = None,
     horizontal: bool = False,
@@ -750,7 +810,7 @@ def bar(
     """Draw one bar a row: `x` names the category, `y` its value, `low` and `high` the bounds of its interval.
 
     `horizontal` turns the drawing, not the arguments: `x` stays the category, and `x_title` its title.
-    `color` is a column of categories. `reference` maps labels to values of dashed lines.
+    `color` is a column of categories, `colors` a mapping from them or a sequence in their order. `reference` maps labels to values of dashed lines.
     """
     check_name(name)
     check_words(alt=alt, caption=caption)
@@ -759,12 +819,13 @@ def bar(
     x_title, y_title = x_title or str(x), y_title or str(y)
     names = list(dict.fromkeys(str(v) for v in frame[x]))
     single = color is None or not frame.duplicated([x]).any()  # one bar a category: no room needed for neighbours
+    hue = _hues(colors, frame, color)
     traces = []
     for i, level, part in _levels(frame, color):
         keys = [plot_text(v) for v in part[x]]
         trace: dict[str, Any] = {
             "type": "bar",
-            "marker": {"color": COLOURS[i % len(COLOURS)]},
+            "marker": {"color": hue(i, level)},
             "orientation": "h" if horizontal else "v",
         }
         trace |= {"x": part[y].tolist(), "y": keys} if horizontal else {"x": keys, "y": part[y].tolist()}
@@ -839,6 +900,7 @@ def strip(
     alt: str,
     caption: str,
     color: str | None = None,
+    colors: Colours | None = None,
     reference: Mapping[str, float] | float | None = None,
     x_title: str | None = None,
     y_title: str | None = None,
@@ -848,6 +910,7 @@ def strip(
     """Draw every point of `y` for each category of `x`, spread sideways, over a box of median and quartiles.
 
     `label` names a column shown on hover; `color` splits each category into boxes side by side.
+    `colors`: a mapping from levels of `color`, or a sequence in their order.
     """
     check_name(name)
     check_words(alt=alt, caption=caption)
@@ -855,9 +918,10 @@ def strip(
     x_title, y_title = x_title or str(x), y_title or str(y)
     names = list(dict.fromkeys(str(v) for v in frame[x]))
     many = len(frame) > 1500
+    hues = _hues(colors, frame, color)
     traces = []
     for i, level, part in _levels(frame, color):
-        hue = COLOURS[i % len(COLOURS)]
+        hue = hues(i, level)
         trace = {
             "type": "box",
             "x": [plot_text(v) for v in part[x]],
@@ -940,7 +1004,15 @@ def table(
     check_words(caption=caption, alt=caption if alt is None else alt)
     if frame.shape[1] == 0:
         raise DataError(f"table {name!r}: the frame has no columns")
-    return Figure(name=name, alt=alt or caption, caption=caption, data=frame, digits=digits, height=height, title=title)
+    return Figure(
+        name=name,
+        alt=alt or html.unescape(caption),
+        caption=caption,
+        data=frame,
+        digits=digits,
+        height=height,
+        title=title,
+    )
 
 
 def _recolour(value: Any) -> Any:
@@ -1002,3 +1074,42 @@ def plotly(
         static=static,
         title=title or words or "",
     )
+
+
+def matplotlib(
+    figure: Any,
+    *,
+    alt: str,
+    caption: str,
+    name: str | None = None,
+    data: pd.DataFrame | None = None,
+    title: str = "",
+) -> Figure:
+    """Show a picture of matplotlib or seaborn with caption, alt text and, where `data` is given, a download.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure or Axes, an array of Axes, or a seaborn grid. It is shown once: pyplot forgets it.
+    name : slug, unique on the page; by default made from the picture.
+
+    Raises TypeError for anything else, ValueError for a missing alt text or caption.
+
+    >>> from matplotlib.figure import Figure as Canvas
+    >>> axes = Canvas().add_subplot()
+    >>> matplotlib(axes, alt="An empty plane.", caption="Nothing yet.", name="empty")
+    Figure empty: An empty plane.
+    """
+    from matplotlib import pyplot
+    from matplotlib.figure import FigureBase
+
+    found = figure.flat[0] if isinstance(figure, np.ndarray) and figure.size else figure
+    found = found if isinstance(found, FigureBase) else getattr(found, "figure", None)  # of Axes and of seaborn's grids
+    found = getattr(found, "figure", found)  # of a part of a figure
+    if not isinstance(found, FigureBase):
+        raise TypeError(f"expected a matplotlib Figure, Axes or a seaborn grid; found {type(figure).__name__}")
+    check_words(alt=alt, caption=caption)
+    drawn = picture(found, PICTURE_LIMIT)
+    pyplot.close(found)
+    name = check_name(name or f"picture-{hashlib.sha256(drawn).hexdigest()[:8]}")
+    table = data if data is not None and len(data) <= TABLE_ROWS and data.shape[1] <= 12 else None
+    return Figure(name, alt, caption, data, twin=drawn, static=found, title=title, table=table)

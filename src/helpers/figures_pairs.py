@@ -1,7 +1,7 @@
 """The figures of the maps: benchmarks on aligned axes, pairs with linked brushing, the ternary view.
 
 They use the frame of :mod:`helpers.figures` (caption, alt text, static twin, data). The pair explorer adds a
-form and a table that a short inline script links to the plot: everything can be done with the keyboard or by
+form and a table that ``companion.js`` links to the plot: everything can be done with the keyboard or by
 touch, and without scripts the static twin and the data remain.
 """
 
@@ -12,14 +12,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from helpers import figures, maps
+from helpers import figures, fragments, maps
 from helpers.errors import DataError
-from helpers.fragments import Figure, escape, plot_text
+from helpers.fragments import Figure, escape, literal, plot_text
 
 MAX_PAIRS = 2000
 BLOCKS = 60  # rows of a matrix that is drawn in blocks: four such matrices leave a page well below 3 MiB
@@ -565,7 +566,7 @@ class Explorer:
 
     @property
     def html(self) -> str:
-        """The figure followed by form, table and the script that links them."""
+        """The figure followed by form and table, which the page's script shows and links."""
         identity = f"fig-{self.figure.name}"
         frame = self.figure.data
         limits = {
@@ -584,12 +585,12 @@ class Explorer:
             sliders.append(f"<fieldset><legend>{title}</legend>{ends}</fieldset>")
         names = sorted(set(frame["a"]) | set(frame["b"]))
         place = {n: i for i, n in enumerate(names)}
-        options = "".join(f"<option>{escape(n)}</option>" for n in names)
+        options = "".join(f"<option value={i}>{escape(n)}</option>" for n, i in place.items())
         kinds = [k for k in dict.fromkeys(self.flags) if k]
         flags = "".join(f"<option>{escape(k)}</option>" for k in kinds)
         heads = "".join(f'<th scope="col" class=n>{escape(short(a))}</th>' for a in self.axes)
         data = {
-            "names": names,
+            "names": [literal(n, "text") for n in names],
             "pairs": [[place[a], place[b]] for a, b in zip(frame["a"], frame["b"])],
             "flags": kinds,
             "flag": [kinds.index(f) if f else -1 for f in self.flags],
@@ -599,19 +600,22 @@ class Explorer:
         }
         text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
         return (
-            f'<div class="companion-pairs" id="{identity}-pairs">{STYLE}{self.figure.html}'
-            f'<form class="companion-pairs-form" aria-label="Choose pairs">{"".join(sliders)}'
+            f'<div class="companion-pairs companion-explorer" id="{identity}-pairs">{self.figure.html}'
+            f'<form class="companion-pairs-form" aria-label="Choose pairs" hidden>{"".join(sliders)}'
             '<div class="companion-pairs-row"><label>benchmark <select data-role="benchmark"><option value="">any'
             f'</option>{options}</select></label><label>flag <select data-role="flag"><option value="">any</option>'
             f'{flags}</select></label><button type="button" data-role="brush" aria-pressed="false">drag to select'
             '</button><button type="reset">show all</button></div></form>'
             '<p class="companion-pairs-count" role="status" aria-live="polite"></p>'
-            '<div class="companion-scroll" tabindex="0" role="region" aria-label="Chosen pairs" style="max-height:380px">'
+            '<div class="companion-scroll" tabindex="0" role="region" aria-label="Chosen pairs" style="max-height:380px" hidden>'
             '<table class="companion-table companion-pairs-table"><thead><tr><th scope="col">pair</th>'
             f'{heads}<th scope="col">flag</th></tr></thead><tbody></tbody></table></div>'
-            f'<script type="application/json" class="companion-pairs-data">{text}</script>'
-            f"<script>{SCRIPT.replace('FIGURE', identity)}</script></div>"
+            f'<script type="application/json" class="companion-pairs-data">{text}</script></div>'
         )
+
+    def save(self, path: Path | str) -> Path:
+        """Write figure, form and table (``.html``) or the static picture to a file: see :func:`helpers.fragments.save`."""
+        return fragments.save(self.figure, path, self.html)
 
     def _where(self, axis: str) -> list:
         """Where the plot's own data hold an axis' values, so that they are not sent twice."""
@@ -626,41 +630,6 @@ class Explorer:
 
     def __repr__(self) -> str:
         return f"Explorer {self.figure.name}: {self.figure.alt}"
-
-
-FIND = """(() => {
-"use strict";
-const root = document.getElementById("FIGURE-find"), figure = document.getElementById("FIGURE");
-const place = figure.querySelector(".companion-plot"), choice = root.querySelector("select");
-const status = root.querySelector("[role=status]");
-const plain = (html) => new DOMParser().parseFromString(html.replace("<br>", ": "), "text/html").body.textContent;
-choice.addEventListener("change", () => {
-  const library = window.Plotly, data = place.data;
-  if (!library || !data) return;
-  const own = data.findIndex((t) => t.name === "chosen"), rest = data.map((_, i) => i).filter((i) => i !== own);
-  const at = Number(choice.value), names = data.find((t) => t.name === "names");
-  status.textContent = "";
-  if (choice.value === "") {
-    library.restyle(place, { opacity: 1 }, rest);
-    library.restyle(place, { x: [[]], y: [[]] }, [own]);
-    return;
-  }
-  const centre = [names.x[at], names.y[at]], name = choice.selectedOptions[0].textContent;
-  const x = [], y = [], text = [], told = [];
-  for (const trace of data.filter((t) => t.customdata && t.legendgroup)) {
-    const i = trace.text.findIndex((t) => plain(t).split(": ")[0] === name);
-    if (i < 0) continue;
-    const title = trace.name.split(" (")[0];
-    x.push(centre[0], trace.x[i], null);
-    y.push(centre[1], trace.y[i], null);
-    text.push("", title, "");
-    told.push(`${title} ${trace.customdata[i].toFixed(2)}`);
-  }
-  library.restyle(place, { opacity: 0.15 }, rest);
-  library.restyle(place, { x: [x], y: [y], text: [text] }, [own]);
-  status.textContent = `${name}: ${told.join(", ")} radii from its consensus place.`;
-});
-})();"""
 
 
 @dataclass
@@ -687,162 +656,23 @@ class Finder:
 
     @property
     def html(self) -> str:
-        """The figure, the list and the script that links them."""
+        """The figure and the list, which the page's script shows and links."""
         identity = f"fig-{self.figure.name}"
         order = sorted(range(len(self.names)), key=lambda k: self.names[k])
         options = "".join(f"<option value={k}>{escape(self.names[k])}</option>" for k in order)
         return (
-            f'<div class="companion-pairs" id="{identity}-find">{STYLE}{self.figure.html}'
-            '<div class="companion-pairs-form companion-pairs-row"><label>find a benchmark <select>'
+            f'<div class="companion-pairs companion-finder" id="{identity}-find">{self.figure.html}'
+            '<div class="companion-pairs-form companion-pairs-row" hidden><label>find a benchmark <select>'
             f'<option value="">all</option>{options}</select></label>'
-            '<span role="status" aria-live="polite"></span></div>'
-            f"<script>{FIND.replace('FIGURE', identity)}</script></div>"
+            '<span role="status" aria-live="polite"></span></div></div>'
         )
+
+    def save(self, path: Path | str) -> Path:
+        """Write map and list (``.html``) or the static picture to a file: see :func:`helpers.fragments.save`."""
+        return fragments.save(self.figure, path, self.html)
 
     def _repr_html_(self) -> str:
         return self.html
 
     def __repr__(self) -> str:
         return repr(self.figure)
-
-
-STYLE = """<style>
-.companion-pairs-form{display:flex;flex-wrap:wrap;gap:.4rem .8rem;margin:.2rem 0 .6rem;font-size:.85rem}
-.companion-pairs-form fieldset{border:1px solid
-var(--pst-color-border,#bbb);border-radius:.25rem;padding:.1rem .5rem .3rem; margin:0;flex:1 1
-13rem;min-width:0} .companion-pairs-form legend{font-size:.85rem;font-weight:600;padding:0
-.2rem;margin:0;float:none;width:auto} .companion-pairs-form fieldset
-label{display:flex;align-items:center;gap:.4rem;margin:0} .companion-pairs-form
-input[type=range]{flex:1;min-width:4rem;min-height:1.6rem} .companion-pairs-form
-output{width:3rem;text-align:right;font-variant-numeric:tabular-nums} .companion-small{width:2rem}
-.companion-pairs-row{display:flex;flex-wrap:wrap;gap:.4rem .8rem;align-items:center;flex:1 1 100%}
-.companion-pairs-row select{max-width:14rem;min-height:2rem}
-.companion-pairs-row button{min-height:2rem;padding:.1rem .7rem}
-.companion-pairs-row button[aria-pressed=true]{outline:2px solid var(--companion-accent,#2f7ec2)}
-.companion-pairs-count{margin:.2rem 0;font-size:.9rem}
-.companion-pairs-table tbody
-button{all:unset;cursor:pointer;text-decoration:underline;text-underline-offset:2px} .companion-pairs-table
-tbody button:focus-visible{outline:2px solid var(--companion-accent,#2f7ec2)} .companion-pairs
-tr.is-chosen>*{font-weight:700} @media
-print{.companion-pairs-form,.companion-pairs-count,.companion-pairs>.companion-scroll{display:none}} </style>"""
-
-# The form is the truth: sliders, benchmark and flag narrow the pairs, a brush in the plot narrows them
-# further; the
-# plot only shows the outcome. It is drawn late and redrawn on rotation, so the script asks for it at each
-# step.
-SCRIPT = """(() => {
-"use strict";
-const root = document.getElementById("FIGURE-pairs"), figure = document.getElementById("FIGURE");
-const place = figure.querySelector(".companion-plot");
-const spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
-const info = JSON.parse(root.querySelector(".companion-pairs-data").textContent);
-const form = root.querySelector("form"), body = root.querySelector(".companion-pairs-table tbody");
-const status = root.querySelector(".companion-pairs-count");
-const axes = Object.keys(info.where);
-const value = Object.fromEntries(axes.map((a) => {
-  const [k, key] = info.where[a];
-  return [a, key === "color" ? spec.data[k].marker.color : spec.data[k][key]];
-}));
-const total = info.pairs.length;
-const entity = { "&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;" };
-const literal = (text) => text.replace(/[&<>$]/g, (c) => entity[c]);
-const text = info.pairs.map((pair) => pair.map((n) => literal(info.names[n])).join(" – "));
-info.panels.forEach(([x, y], k) => { // what the panels share was sent once
-  Object.assign(spec.data[k], { x: value[axes[x]], y: value[axes[y]], text });
-  spec.data[k].marker.color = spec.data[0].marker.color;
-});
-figure.querySelector('script[type="application/json"]').textContent = JSON.stringify(spec);
-let brushed = null, chosen = null, seen = null;
-const live = () => window.Plotly && place.data ? window.Plotly : null;
-function attach() {
-  if (!live() || !place.on || place._ev === seen) return;
-  seen = place._ev;
-  place.on("plotly_selected", (event) => {
-    const drawn = event && (event.range || event.lassoPoints); // clearing a brush reports an empty one
-    brushed = drawn ? new Set(event.points.map((p) => p.pointNumber)) : null;
-    chosen = null;
-    update();
-  });
-  place.on("plotly_deselect", () => { brushed = null; update(); });
-  place.on("plotly_click", (event) => { chosen = event.points[0].pointNumber; update(); });
-}
-function matching() {
-  const limit = {};
-  for (const input of form.querySelectorAll("input[type=range]")) {
-    (limit[input.dataset.axis] ??= {})[input.dataset.end] = Number(input.value);
-    input.nextElementSibling.textContent = Number(input.value).toFixed(2);
-  }
-  const name = form.querySelector('[data-role="benchmark"]').value;
-  const flag = form.querySelector('[data-role="flag"]').value;
-  const keep = [];
-  for (let i = 0; i < total; i++) {
-    if (brushed && !brushed.has(i)) continue;
-    if (name && !info.pairs[i].some((n) => info.names[n] === name)) continue;
-    if (flag && info.flags[info.flag[i]] !== flag) continue;
-    if (axes.every((a) => value[a][i] >= limit[a].low - 1e-9 && value[a][i] <= limit[a].high + 1e-9))
-    keep.push(i);
-  }
-  return keep;
-}
-function update() {
-  attach();
-  const keep = matching();
-  keep.sort((i, j) => value[axes[0]][j] - value[axes[0]][i]);
-  status.textContent = `${keep.length} of ${total} pairs` +
-    (keep.length > info.rows ? `; the table shows the ${info.rows} of highest ${axes[0]} overlap` : "") +
-    (brushed ? "; within the selection in the plot" : "");
-  body.replaceChildren(...keep.slice(0, info.rows).map((i) => {
-    const row = document.createElement("tr"), head = document.createElement("th"), button =
-    document.createElement("button"); head.scope = "row";
-    button.type = "button";
-    button.textContent = info.pairs[i].map((n) => info.names[n]).join(" – ");
-    button.setAttribute("aria-pressed", String(i === chosen));
-    button.addEventListener("click", () => {
-      chosen = chosen === i ? null : i;
-      for (const other of body.rows) other.classList.remove("is-chosen");
-      row.classList.toggle("is-chosen", chosen === i);
-      button.setAttribute("aria-pressed", String(chosen === i));
-      paint(keep);
-    });
-    head.append(button);
-    row.append(head);
-    row.classList.toggle("is-chosen", i === chosen);
-    for (const a of axes) {
-      const cell = document.createElement("td");
-      cell.className = "n";
-      cell.textContent = value[a][i].toFixed(2);
-      row.append(cell);
-    }
-    const cell = document.createElement("td");
-    cell.textContent = info.flags[info.flag[i]] ?? "";
-    row.append(cell);
-    return row;
-  }));
-  paint(keep);
-}
-function paint(keep) {
-  const library = live();
-  if (!library) return;
-  const points = chosen !== null ? [chosen] : keep.length === total ? null : keep;
-  library.restyle(place, { selectedpoints: spec.data.map(() => points) });
-}
-form.addEventListener("input", () => { chosen = null; update(); });
-form.addEventListener("reset", () => setTimeout(() => {
-  brushed = chosen = null;
-  const library = live();
-  if (library) library.relayout(place, { selections: [] });
-  update();
-}));
-form.addEventListener("submit", (event) => event.preventDefault());
-const brush = form.querySelector('[data-role="brush"]');
-brush.addEventListener("click", () => {
-  const on = brush.getAttribute("aria-pressed") !== "true";
-  brush.setAttribute("aria-pressed", String(on));
-  attach();
-  const library = live();
-  if (library) library.relayout(place, { dragmode: on ? "select" : matchMedia("(pointer: coarse)").matches ?
-  false : "zoom" });
-});
-figure.addEventListener("pointerenter", attach);
-update();
-})();"""

@@ -8,7 +8,9 @@ carries plotly's own format. Caption, data download and table twin are plain HTM
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
+import importlib.resources
 import io
 import json
 import math
@@ -16,11 +18,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+
+from helpers import paths, provenance
 
 CSV_LIMIT = 200_000  # bytes; browsers take longer data URIs, a page of 3 MiB does not
 SIX_DIGITS = 60_000  # bytes; a longer CSV has four significant digits
@@ -31,22 +36,87 @@ SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _names: dict[str, tuple[Any, int]] = {}  # name -> (cell, run of that cell) of this notebook
 
 
+def literal(text: Any, language: str = "markdown") -> str:
+    """Return text of others, a name, title, question or unit, that a page shows as it is and that does nothing there.
+
+    The one escaper of the project. `language` is where the text goes: ``markdown`` (MyST, Markdown outputs of cells; one
+    line), ``html`` (content and quoted attributes), ``plotly`` (labels, which plotly reads as markup, TeX and
+    templates) or ``text`` (no markup at all). What a language would read as markup becomes a character reference. Control characters and marks that
+    turn the direction of the text around them become visible, as in ``\\u202e``.
+
+    >>> literal("{{ 7 * 7 }} [a](b) `c` <i>")
+    '&#123;&#123; 7 &#42; 7 &#125;&#125; &#91;a&#93;(b) &#96;c&#96; &lt;i&gt;'
+    >>> literal("arc_easy, 5-shot"), literal("# one\\ntwo")
+    ('arc_easy, 5-shot', '&#35; one two')
+    >>> literal("a\\u202eb", "html"), literal("$x$ %{y}", "plotly")
+    ('a\\\\u202eb', '&#36;x&#36; &#37;{y}')
+    """
+    text = _HIDDEN.sub(_visible, str(text))
+    if language == "text":
+        return text
+    if language == "html":
+        return html.escape(text, quote=True)
+    if language == "plotly":
+        return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "&#37;{")
+    if language != "markdown":
+        raise ValueError(f"language={language!r}: expected 'markdown', 'html', 'plotly' or 'text'")
+    text = _MARKS.sub(lambda m: f"&#{ord(m[0])};", html.escape(" ".join(text.split()), quote=False))
+    if start := _START.match(text):  # a list, heading, comment, fence, target or rule begins with such a character
+        text = f"{start[1]}&#{ord(start[2])};{text[start.end() :]}"
+    return text
+
+
+# Marks of direction, control characters but tab and line ends, and halves of characters that no file can hold.
+_HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_MARKS = re.compile(r"[\\`*{}\[\]!|$~^\"]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_START = re.compile(r"(\d+(?=[.)])|)([.)](?!\S)|[-+](?![^\s+-])|[=:#%(])")
+
+
+def _visible(match: re.Match) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def code(text: Any) -> str:
+    """Return text of others as Markdown code; as plain text where its characters would end the code or a table's cell.
+
+    >>> code("arc_easy"), code("a`b"), code("leaderboard|arc")
+    ('`arc_easy`', 'a&#96;b', 'leaderboard&#124;arc')
+    """
+    line = " ".join(literal(text, "text").split())
+    return f"`{line}`" if line and not set(line) & set("`|") else literal(line)
+
+
 def escape(text: Any) -> str:
-    """Return text that HTML shows literally.
+    """Return text that HTML shows literally: :func:`literal` for HTML.
 
     >>> escape('<b a="1">')
     '&lt;b a=&quot;1&quot;&gt;'
     """
-    return html.escape(str(text), quote=True)
+    return literal(text, "html")
 
 
 def plot_text(text: Any) -> str:
-    """Return text that plotly shows literally: it would read tags as markup and ``$...$`` as TeX.
+    """Return text that plotly shows literally: :func:`literal` for plotly.
 
     >>> plot_text("a<b, $5 & $6")
     'a&lt;b, &#36;5 &amp; &#36;6'
     """
-    return html.escape(str(text), quote=False).replace("$", "&#36;")
+    return literal(text, "plotly")
+
+
+def content_policy(scripts: Sequence[str]) -> str:
+    """Return the `<meta>` of a page that stands alone: only these scripts run, and nothing is fetched from anywhere.
+
+    Styles and pictures are those that the page itself holds. Must come before any script.
+    """
+    known = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    none = "'none'"
+    policy = (
+        f"default-src 'none'; script-src {known or none}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
 
 
 def compact(value: Any, digits: int = 5) -> Any:
@@ -115,28 +185,61 @@ def has_labels(frame: pd.DataFrame) -> bool:
 def caption_html(text: str) -> str:
     """Return escaped text in which `` `names` `` are set as code and ``*words*`` as emphasis.
 
+    A name that may hold such marks goes in by :func:`literal` or :func:`code`.
+
     >>> caption_html("`a<b`, 5 < 6, *so*; 2 * 3 * 4")
     '<code>a&lt;b</code>, 5 &lt; 6, <em>so</em>; 2 * 3 * 4'
+    >>> caption_html("of " + literal("*a* <b>"))
+    'of &#42;a&#42; &lt;b&gt;'
     """
-    parts = re.split(r"`([^`]+)`", escape(text))
+    parts = re.split(r"`([^`]+)`", re.sub(r"&amp;(#\d+|lt|gt|amp);", r"&\1;", escape(text)))
     parts[::2] = [re.sub(r"\*(?=\S)([^*]+)(?<=\S)\*", r"<em>\1</em>", part) for part in parts[::2]]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
     return "".join(parts)
+
+
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame for a CSV file: cells, labels and headers that a spreadsheet would run begin with ``'``.
+
+    Those begin with ``=``, ``+``, ``-``, ``@``, tab or line end and are not numbers.
+
+    >>> guarded(pd.DataFrame({"a": ["=1+1", "-5", "plain"], "b": [-1.5, 2.0, 3.0]})).to_csv(index=False)
+    "a,b\\n'=1+1,-1.5\\n-5,2.0\\nplain,3.0\\n"
+    """
+    frame = frame.rename(columns=_guard, index=_guard)
+    frame = frame.rename_axis(index=_guard(frame.index.name))
+    for k, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            frame.isetitem(k, frame.iloc[:, k].astype(object).map(_guard))
+    return frame
+
+
+def _guard(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # a bare return is not quoted: it would begin a row
+    risky = value.lstrip(" ").startswith(("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠"))
+    return f"'{value}" if risky and not _NUMBER.fullmatch(value) else value
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def csv_text(frame: pd.DataFrame) -> tuple[str | None, str]:
     """Return (CSV text, remark): six significant digits, four past :data:`SIX_DIGITS`, three past that limit.
 
     The text is None when even three do not fit :data:`CSV_LIMIT`. The index is written when :func:`has_labels`.
+    Cells that a spreadsheet would run are :func:`guarded`.
     """
     index = has_labels(frame)
+    frame = guarded(frame)
     for form, remark, limit in (
         ("%.6g", "", SIX_DIGITS),
         ("%.4g", "four significant digits", CSV_LIMIT),
         ("%.3g", "three significant digits", CSV_LIMIT),
     ):
-        text = frame.to_csv(index=index, float_format=form, lineterminator="\n")
-        if len(text.encode()) <= limit:
+        text = frame.to_csv(index=index, float_format=form, lineterminator="\n", encoding="utf-8", errors="replace")
+        if len(text.encode("utf-8", "replace")) <= limit:
             return text, remark
     return None, f"{len(frame):,} rows: too large for a page, see the study's artifacts"
 
@@ -198,16 +301,18 @@ def check_words(**words: str) -> None:
 class Figure:
     """A figure or table that displays itself in a notebook; made by `helpers.figures`.
 
-    ``html`` is the whole fragment. ``spec`` is plotly's ``{"data", "layout", "phone"}`` (None for a table),
-    ``data`` the frame behind the download, ``twin`` the static PNG.
+    ``html`` is the whole fragment. ``spec`` is plotly's ``{"data", "layout", "phone"}`` (None for a table and for a
+    picture of matplotlib), ``data`` the frame behind the download, ``twin`` the static PNG and ``static`` the matplotlib
+    Figure that it shows.
     """
 
     name: str
     alt: str
     caption: str
-    data: pd.DataFrame
+    data: pd.DataFrame | None = None
     spec: dict[str, Any] | None = None
     twin: bytes | None = None
+    static: Any = field(default=None, repr=False, compare=False)
     title: str = ""
     table: pd.DataFrame | None = None
     digits: int = 3
@@ -235,7 +340,7 @@ class Figure:
                 f'width="{width}" height="{high}" style="max-width:100%;height:auto;background:#fff" '
                 f'src="data:image/png;base64,{base64.b64encode(self.twin).decode()}">'
             )
-        if self.spec is None:
+        if self.is_table:
             rows = len(self.data)
             height = self.height or (420 if rows > 12 else None)
             limit = f' style="max-height:{int(height)}px"' if height else ""
@@ -264,18 +369,27 @@ class Figure:
         parts.append("</figure>")
         return "".join(parts)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether this is a table rather than a picture."""
+        return self.spec is None and self.twin is None
+
+    def save(self, path: Path | str) -> Path:
+        """Write the figure to a file and return its path: see :func:`save`."""
+        return save(self, path)
+
     def _links(self) -> str:
-        text, remark = csv_text(self.data)
-        note = f" ({escape(remark)})" if remark else ""
-        if text is None:
-            link = f"Data{note}"
-        else:
-            address = "data:text/csv;charset=utf-8," + quote(text, safe="/,;:=+()[]|$!*")
-            link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
-            link += note
+        link = ""
+        if self.data is not None:
+            text, remark = csv_text(self.data)
+            link = "Data"
+            if text is not None:
+                address = "data:text/csv;charset=utf-8," + quote(text, safe="/,;:=+()[]|$!*", errors="replace")
+                link = f'<a class="companion-download" download="{self.name}.csv" href="{address}">Data (CSV)</a>'
+            link += f" ({escape(remark)})." if remark else "."
         source = os.environ.get("COMPANION_SOURCE", "").strip()  # set by the runner: notebook and study
         made = f' <span class="companion-source">Made by {escape(source)}.</span>' if source else ""
-        return f'<span class="companion-links">{link}.{made}</span>'
+        return f'<span class="companion-links">{link}{made}</span>'
 
     def _repr_html_(self) -> str:
         return self.html
@@ -287,7 +401,52 @@ class Figure:
         return bundle
 
     def __repr__(self) -> str:
-        return f"{'Table' if self.spec is None else 'Figure'} {self.name}: {self.alt}"
+        return f"{'Table' if self.is_table else 'Figure'} {self.name}: {self.alt}"
+
+
+def save(figure: Figure, path: Path | str, body: str | None = None) -> Path:
+    """Write a figure to `path`, in the format of its suffix, and return the path.
+
+    ``.html`` is the live figure as a page that needs nothing else (`body`, by default the figure's own HTML), ``.pdf``,
+    ``.png`` (200 dots an inch) and ``.svg`` its static picture; a table is ``.html`` or ``.csv``. The same figure gives the
+    same file. Raises ValueError for any other suffix.
+    """
+    path = Path(path)
+    kinds = [".csv", ".html"] if figure.is_table else [".html", ".pdf", ".png", ".svg"]
+    kind = path.suffix.lower()
+    if kind not in kinds:
+        what = "table" if figure.is_table else "figure"
+        raise ValueError(
+            f"{path.name}: a {what} is saved as {', '.join(kinds[:-1])} or {kinds[-1]}, not {kind or 'without suffix'}"
+        )
+    if kind == ".html":
+        text = standalone(figure.title or figure.alt, body or figure.html)
+        return provenance.write_atomic(path, lambda t: t.write_text(text, encoding="utf-8"))
+    if kind == ".csv":
+        table = guarded(figure.data)
+        return provenance.write_atomic(path, lambda t: table.to_csv(t, index=has_labels(table), lineterminator="\n"))
+    from matplotlib import rc_context
+
+    figure.static.set_layout_engine("none")  # as it was laid out for the twin: a second layout would move it a little
+    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}.get(kind)
+    with rc_context({"svg.hashsalt": figure.name, "text.parse_math": False}):
+        return provenance.write_atomic(
+            path, lambda t: figure.static.savefig(t, format=kind[1:], dpi=200, bbox_inches="tight", metadata=dates)
+        )
+
+
+def standalone(title: str, body: str) -> str:
+    """Return a page that needs nothing else: figures are live, no request leaves it."""
+    library = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    style, script = (
+        (paths.BOOK / "_static" / f"companion.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")
+    )
+    scripts = [re.sub(r"</(?=script)", r"<\\/", t, flags=re.IGNORECASE) for t in (library, script)]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{content_policy(scripts)}'
+        f'<meta name="viewport" content="width=device-width"><title>{escape(title)}</title><style>{style}</style></head>'
+        f"<body>{body}{''.join(f'<script>{t}</script>' for t in scripts)}</body></html>\n"
+    )
 
 
 def png_size(png: bytes) -> tuple[int, int]:

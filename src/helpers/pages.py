@@ -6,10 +6,11 @@ study. A study shown from frozen copies brings its frozen tables.
 
 from __future__ import annotations
 
-import html
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import numpy as np
@@ -18,6 +19,7 @@ import yaml
 
 from helpers import datasets, paths, provenance, studies
 from helpers.errors import DataError
+from helpers.fragments import code, literal
 
 
 def run_records() -> list[dict]:
@@ -36,23 +38,27 @@ def study_table(study: str, name: str) -> pd.DataFrame | None:
     return pd.read_csv(path) if frozen else provenance.read_table(path)
 
 
-def markdown_table(frame: pd.DataFrame) -> str:
-    """Return a Markdown table; cells are escaped, floats get three digits, missing values a dash.
+def markdown_table(frame: pd.DataFrame, written: Collection[str] = ()) -> str:
+    """Return a Markdown table; cells and headers are shown literally, floats with three digits, missing values as a dash.
+
+    Columns in `written` hold Markdown of the project's own, such as links.
 
     >>> print(markdown_table(pd.DataFrame({"a": ["x|y"], "b": [0.12345]})))
     | a | b |
     |---|---|
-    | x\\|y | 0.123 |
+    | x&#124;y | 0.123 |
     """
 
-    def show(value: object) -> str:
+    def show(value: object, column: str) -> str:
         if value is None or (isinstance(value, float) and pd.isna(value)):
             return "–"
-        text = f"{value:.3g}" if isinstance(value, float) else str(value)
-        return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ").replace("$", "\\$")
+        if column in written:
+            return str(value)
+        return f"{value:.3g}" if isinstance(value, float) else literal(value)
 
-    lines = ["| " + " | ".join(map(str, frame.columns)) + " |", "|" + "---|" * frame.shape[1]]
-    lines += ["| " + " | ".join(show(v) for v in row) + " |" for row in frame.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(literal, frame.columns)) + " |", "|" + "---|" * frame.shape[1]]
+    for row in frame.itertuples(index=False, name=None):
+        lines.append("| " + " | ".join(show(v, c) for v, c in zip(row, frame.columns, strict=True)) + " |")
     return "\n".join(lines)
 
 
@@ -93,7 +99,7 @@ these. {len(live)} of {len(runs)} notebooks were computed by a build of this rep
 
 ## Data
 
-{markdown_table(files)}
+{markdown_table(files, written={"sha256 begins"})}
 """
 
 
@@ -104,16 +110,20 @@ def data_page() -> str:
     for name, entry in known.datasets.items():
         source = known.sources[entry.source]
         files = pd.DataFrame(
-            {"file": f"[{Path(path).name}]({known.url(name, path)})", "sha256 begins": f"`{digest[:16]}`"}
+            {
+                "file": f"[{literal(Path(path).name)}]({quote(known.url(name, path), safe=':/')})",
+                "sha256 begins": f"`{digest[:16]}`",
+            }
             for path, digest in entry.files.items()
         )
-        listing = markdown_table(files)
+        listing = markdown_table(files, written=set(files))
         if len(files) > 6:
             listing = f":::{{dropdown}} {len(files)} files\n{listing}\n:::"
-        defects = "\n".join(f"- {html.escape(d, quote=False)}" for d in entry.defects) or "- none known"
+        defects = "\n".join(f"- {literal(d)}" for d in entry.defects) or "- none known"
         parts.append(
-            f"## {entry.title}\n\n`{name}`: {entry.kind} from {source.repository} at commit `{entry.commit[:12]}`. "
-            f"Licence: {source.licence}. How commit and content were tied together: {entry.checked}.\n\n"
+            f"## {literal(entry.title)}\n\n{code(name)}: {literal(entry.kind)} from {literal(source.repository)} at commit "
+            f"{code(entry.commit[:12])}. Licence: {literal(source.licence)}. How commit and content were tied together: "
+            f"{literal(entry.checked)}.\n\n"
             f"Known defects:\n\n{defects}\n\n{listing}\n"
         )
     introduction = """# Data
@@ -138,9 +148,9 @@ def paper_page() -> str:
     parts = ["# Paper versus here\n", _paper_intro(frame)]
     for claim, rows in frame.groupby("claim", sort=False):
         paper = rows["paper_value"].dropna()
-        parts.append(f"## {claim}\n")
+        parts.append(f"## {literal(claim)}\n")
         if len(paper):
-            parts.append(f"The paper: **{paper.iloc[0]}**.\n")
+            parts.append(f"The paper: **{literal(paper.iloc[0])}**.\n")
         columns = [c for c in ("study", "mode", "here_value", "low", "high", "verdict", "why") if c in rows]
         parts.append(markdown_table(rows[columns].rename(columns={"here_value": "here"})) + "\n")
     return "\n".join(parts)
@@ -148,7 +158,7 @@ def paper_page() -> str:
 
 def _paper_intro(frame: pd.DataFrame) -> str:
     counts = frame["verdict"].value_counts()
-    summary = ", ".join(f"{n} × *{v}*" for v, n in counts.items())
+    summary = ", ".join(f"{n} × *{literal(v)}*" for v, n in counts.items())
     return f"""Every number that the paper reports, beside the same quantity in each study of this book, computed by the
 notebook *Test the claims* of that study. {len(frame)} comparisons: {summary}. None of the studies is the paper's own
 population; a claim that does not hold here may hold there, and the other way round. *Low* and *high* bound a 95 %

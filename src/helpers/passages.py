@@ -5,7 +5,6 @@ Only for pages that run live: the text belongs to others, so cells that show it 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from IPython.display import HTML
 
 from helpers.errors import DataError, nearest
+from helpers.fragments import escape
 
 COLOUR = "213, 94, 0"  # vermilion of the colour-blind-safe palette, drawn at an opacity that text survives
 OPACITY = 0.55
@@ -73,14 +73,14 @@ def show(
     body = []
     for unit_id, part in parts:
         rows = "".join(
-            f'<tr><th scope="row">{html.escape(str(model))}</th><td>'
+            f'<tr><th scope="row">{escape(str(model))}</th><td>'
             + " ".join(_piece(t, surprisal.at[i, model], top, i == unit_id) for i, t in part["text"].items())
             + "</td></tr>"
             for model in models
         )
-        source = html.escape(str(units["source"].get(unit_id, ""))) if "source" in units else ""
+        source = escape(str(units["source"].get(unit_id, ""))) if "source" in units else ""
         body.append(f'<tr><th colspan="2" scope="rowgroup">unit {unit_id} {source}</th></tr>{rows}')
-    words = html.escape(caption) + f" Full colour: {top:.1f} nats or more."
+    words = escape(caption) + f" Full colour: {top:.1f} nats or more."
     return HTML(  # the figure's class keeps the theme from painting it white on a dark page
         '<figure class="companion-figure"><div class="companion-scroll" tabindex="0" role="region" '
         f'aria-label="{words}"><table class="companion-table passages"><tbody>{"".join(body)}</tbody></table></div>'
@@ -89,7 +89,7 @@ def show(
 
 
 def _piece(text: str, nats: float, top: float, marked: bool) -> str:
-    word = html.escape(" ".join(str(text).split()))
+    word = escape(" ".join(str(text).split()))
     word = f"<u>{word}</u>" if marked else word
     if np.isnan(nats):
         return f'<span title="not measured">{word}</span>'

@@ -29,6 +29,7 @@ from helpers import (
     semantics,
 )
 from helpers.errors import CompanionError, DataError, StaleArtifactError, StudyError, nearest
+from helpers.fragments import literal
 from helpers.problems import Problem, refuse
 from helpers.studies import Study
 
@@ -686,11 +687,11 @@ def _interval(row: pd.Series) -> str:
 
 
 def verdict(placement: Placement) -> str:
-    """Return one paragraph a person can read first; every number in it comes from the placement."""
+    """Return one paragraph of Markdown that a person can read first; every number in it comes from the placement."""
     flags = placement.flags.set_index("flag")
     raised = [f for f in flags.index if flags.loc[f, "raised"] is True or flags.loc[f, "raised"] == True]  # noqa: E712
     near = placement.pairs[placement.pairs["axis"] == "performance"].iloc[0]
-    say = f"On {len(placement.models)} shared models, {placement.name} ranks models most like **{near['benchmark']}** ({_interval(near)})."
+    say = f"On {len(placement.models)} shared models, {literal(placement.name)} ranks models most like **{literal(near['benchmark'])}** ({_interval(near)})."
     if "too few models" in raised:
         say += " With so few models this is a first impression, not a finding."
     if "redundant" in raised:
@@ -700,11 +701,11 @@ def verdict(placement: Placement) -> str:
     else:
         say += " It is neither clearly redundant nor clearly orthogonal."
     if "scale-driven" in raised:
-        say += f" Most of its overlap is the common factor ({flags.loc['scale-driven', 'evidence']})."
+        say += f" Most of its overlap is the common factor ({literal(flags.loc['scale-driven', 'evidence'])})."
     if "too noisy" in raised:
-        say += f" Its scores are noisy: {flags.loc['too noisy', 'evidence']}."
+        say += f" Its scores are noisy: {literal(flags.loc['too noisy', 'evidence'])}."
     if "format-driven" in raised:
-        say += f" Its format may matter: {flags.loc['format-driven', 'evidence']}."
+        say += f" Its format may matter: {literal(flags.loc['format-driven', 'evidence'])}."
     return say
 
 

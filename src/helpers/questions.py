@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import html
 import json
 import re
 import zlib
@@ -29,6 +28,7 @@ import pandas as pd
 
 from helpers import paths
 from helpers.errors import DataError, nearest
+from helpers.fragments import escape
 from helpers.problems import Problem, refuse
 
 FORMATS = ("multiple choice", "cloze", "schema", "language modeling", "generation", "code")
@@ -620,4 +620,4 @@ def display(text: str, limit: int = 600) -> str:
     '<div class="question-text">&lt;b&gt;2 &lt; 3&lt;/b&gt;</div>'
     """
     short = text if len(text) <= limit else text[:limit] + " ..."
-    return f'<div class="question-text">{html.escape(short).replace(chr(10), "<br>")}</div>'
+    return f'<div class="question-text">{escape(short).replace(chr(10), "<br>")}</div>'

@@ -24,7 +24,6 @@ from markdown_it import MarkdownIt
 from helpers import (
     cards,
     diagnosis,
-    errors,
     figures,
     figures_pairs,
     inference,
@@ -34,22 +33,24 @@ from helpers import (
     provenance,
     studies,
 )
-from helpers.fragments import escape
+from helpers.errors import command
+from helpers.fragments import content_policy, escape, guarded
 
 TABLES = ("maps.csv", "diagnosis.csv", "redundancy.csv", "benchmarks.csv")
 STYLE = """
-:root{color-scheme:light
-dark;--pst-color-text-base:#1f2328;--pst-color-border:#c9ced6;--pst-color-surface:#f3f4f6;
---pst-color-background:#fff;--pst-color-link:#0a5dc2}
-@media (prefers-color-scheme:dark){:root{--pst-color-text-base:#d8dde3;--pst-color-border:#4a525c;
---pst-color-surface:#23282e;--pst-color-background:#14181d;--pst-color-link:#75b6ff}}
-body{font:16px/1.55
-system-ui,sans-serif;color:var(--pst-color-text-base);background:var(--pst-color-background);
-max-width:64rem;margin:0 auto;padding:1rem}
-a{color:var(--pst-color-link)}h2{margin-top:2.2rem}h3{margin-top:1.8rem} main>table,section
-table:not(.companion-table){border-collapse:collapse;display:block;overflow-x:auto} section
-table:not(.companion-table) :is(td,th){border:1px solid var(--pst-color-border);padding:.25rem
-.6rem;text-align:left} nav ul{columns:16rem;padding-left:1.2rem}
+:root { color-scheme: light dark; --pst-color-text-base: #1f2328; --pst-color-border: #c9ced6; --pst-color-surface: #f3f4f6;
+  --pst-color-background: #fff; --pst-color-link: #0a5dc2; }
+@media (prefers-color-scheme: dark) { :root { --pst-color-text-base: #d8dde3; --pst-color-border: #4a525c;
+  --pst-color-surface: #23282e; --pst-color-background: #14181d; --pst-color-link: #75b6ff; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--pst-color-text-base); background: var(--pst-color-background);
+  max-width: 64rem; margin: 0 auto; padding: 1rem; }
+a { color: var(--pst-color-link); }
+h2 { margin-top: 2.2rem; }
+h3 { margin-top: 1.8rem; }
+main > table, section table:not(.companion-table) { border-collapse: collapse; display: block; overflow-x: auto; }
+section table:not(.companion-table) :is(td, th) { border: 1px solid var(--pst-color-border); padding: .25rem .6rem;
+  text-align: left; }
+nav ul { columns: 16rem; padding-left: 1.2rem; }
 """
 
 UNPACK = """(async () => {
@@ -106,28 +107,30 @@ def _html(facts: cards.Facts) -> str:
     cards_page = cards.page(facts).split("\n\n", 1)[1]
     packages = ", ".join(f"{k} {v}" for k, v in provenance.versions().items())
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Benchmark report: "
-        f"{escape(facts.title)}</title><style>{STYLE}{_static('companion.css')}</style></head><body><main>"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"{content_policy([UNPACK, *_libraries()])}"
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Benchmark report: {escape(facts.title)}</title><style>{STYLE}{_static('companion.css')}</style></head><body><main>"
         f"<h1>Benchmark report: {escape(facts.title)}</h1><p>{escape(described.description)}</p>"
-        f"<p>Made on {today} from the artifacts of the study <code>{facts.study}</code>.</p>"
+        f"<p>Made on {today} from the artifacts of the study <code>{escape(facts.study)}</code>.</p>"
         + "".join(f"<section>{part}</section>" for part in content)
         + f'<section><h2 id="cards">Benchmark cards</h2>{_markdown(cards_page)}</section>'
-        f"<section><h2>How this was "
-        f"made</h2><p>{escape(packages)}.</p></section></main>{_scripts()}</body></html>"
+        f"<section><h2>How this was made</h2><p>{escape(packages)}.</p></section></main>{_scripts()}</body></html>"
     )
 
 
+def _libraries() -> list[str]:
+    """Return the plotting library and the page's own script."""
+    library = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    return [library, _static("companion.js")]
+
+
 def _scripts() -> str:
-    """The plotting library and the page's own script, compressed: unpacked by the browser, without a request.
+    """Return the page's scripts, compressed: unpacked by the browser, without a request.
 
     A browser that cannot unpack them (older than 2023) keeps the static pictures and the tables.
     """
-    library = importlib.resources.files("plotly").joinpath("package_data/plotly.min.js").read_bytes()
-    packed = [
-        base64.b64encode(gzip.compress(text, 9, mtime=0)).decode()
-        for text in (library, _static("companion.js").encode())
-    ]
+    packed = [base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode() for text in _libraries()]
     held = "".join(f'<script type="application/gzip" class="companion-packed">{text}</script>' for text in packed)
     return f"{held}<script>{UNPACK}</script>"
 
@@ -144,8 +147,7 @@ def _sections(facts: cards.Facts) -> list[str]:
         f"<h2>In short</h2><p>{len(facts.names)} benchmarks on {len(axes)} axes ({escape(titles)}). "
         + (f"Flags: {escape(', '.join(f'{n} {k}' for k, n in kinds.items()))}. " if len(kinds) else "No flag. ")
         + (
-            f"Surely alike to another benchmark on every axis, so candidates to spare: "
-            f"{escape(', '.join(sparable[:12]))}."
+            f"Surely alike to another benchmark on every axis, so candidates to spare: {escape(', '.join(sparable[:12]))}."
             if sparable
             else "No benchmark is surely alike to another one on every axis."
         )
@@ -210,10 +212,10 @@ def _sections(facts: cards.Facts) -> list[str]:
 
 def _zip(facts: cards.Facts, path: Path) -> None:
     folder = studies.load(facts.study).results
-    files = {name: provenance.read_table(folder / name).to_csv(index=False) for name in TABLES}
+    files = {name: guarded(provenance.read_table(folder / name)).to_csv(index=False) for name in TABLES}
     for axis in facts.axes:
         table = provenance.read_table(folder / "overlap" / f"{axis}.parquet")
-        files[f"overlap-{axis}.csv"] = table.to_csv(index=False)
+        files[f"overlap-{axis}.csv"] = guarded(table).to_csv(index=False)
     files["cards.md"] = cards.page(facts)
     files["README.txt"] = (
         f"Tables of the study '{facts.study}' ({facts.title}).\n"
@@ -227,7 +229,7 @@ def _zip(facts: cards.Facts, path: Path) -> None:
             archive.writestr(entry, files[name])
 
 
-@errors.command
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m helpers.report", description=build.__doc__.split("\n")[0])
