@@ -222,7 +222,7 @@ def extract(study: studies.Study, *, workers: int | None = None, scheduler: str 
 @contextlib.contextmanager
 def _alone(study: studies.Study) -> Iterator[None]:
     """Hold a study's shards for this process; the system frees them when it ends, in whatever way."""
-    path = study.results / "surprisal" / ".lock"
+    path = study.results.with_name(f".{study.name}.extraction.lock")  # beside the artifacts, not among them
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         try:
