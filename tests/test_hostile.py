@@ -61,6 +61,10 @@ SHOWN = {name: " ".join(literal(text, "text").split()) for name, text in ATTACKS
 CAPTION = "About " + ", ".join(map(literal, NAMES)) + "."
 
 
+def test_html_has_no_line_end_that_would_close_a_block():
+    assert not {"\n", "\r"} & set(literal("a\n```\r\nb", "html")) and "<br>" in questions.display("a\nb")
+
+
 def test_half_a_character_is_made_visible():
     assert literal("a\ud800b") == "a&#92;ud800b" and literal("a\ud800b", "html") == "a\\ud800b"
 

@@ -55,7 +55,8 @@ def literal(text: Any, language: str = "markdown") -> str:
     if language == "text":
         return text
     if language == "html":
-        return html.escape(text, quote=True)
+        # a line end would let the text end the block of MyST that holds the HTML
+        return html.escape(text, quote=True).replace("\n", "&#10;").replace("\r", "&#13;")
     if language == "plotly":
         return html.escape(text, quote=False).replace("$", "&#36;").replace("%{", "&#37;{")
     if language != "markdown":

@@ -620,4 +620,4 @@ def display(text: str, limit: int = 600) -> str:
     '<div class="question-text">&lt;b&gt;2 &lt; 3&lt;/b&gt;</div>'
     """
     short = text if len(text) <= limit else text[:limit] + " ..."
-    return f'<div class="question-text">{escape(short).replace(chr(10), "<br>")}</div>'
+    return f'<div class="question-text">{escape(short).replace("&#10;", "<br>")}</div>'
