@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from helpers import adapt, preparation, provenance, runner, studies
-from helpers.errors import StudyError
+from helpers import adapt, preparation, provenance, runner, scores, studies
+from helpers.errors import DataError, StudyError
 
 NAMES = [f"m{i}" for i in range(8)]
 
@@ -45,6 +45,19 @@ def test_functions_and_formats_come_from_the_study_and_its_questions(write):
     assert table["function"].to_dict() == {"py-a": "code", "py-b": "code", "qa": "qa"}
     assert table["format"].to_dict() == {"py-a": "unknown", "py-b": "unknown", "qa": "cloze"}
     assert table["usable"].all() and table["n_items"].eq(50).all()
+    scored = provenance.read_table(study.results / "scores.csv")
+    expected = (scored["score"] * (1 - scored["score"]) / 50) ** 0.5
+    assert scored["stderr"].tolist() == pytest.approx(expected.tolist()), "the items of an own study give its errors"
+
+
+def test_only_rows_about_the_study_s_models_count(write, tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(path.read_text() + f"z/none,qa,oops,50\nz/none,qa,0.4,50\n{NAMES[0].upper()},qa,0.9,50\n")
+    with pytest.raises(DataError, match="all mean"):
+        preparation.prepare(write(**write.files))
+    path.write_text(path.read_text().rsplit("\n", 2)[0] + "\n")
+    with pytest.warns(scores.ScoreNote, match="'z/none' is not in the study"):
+        preparation.prepare(write(**write.files))
 
 
 @pytest.mark.parametrize(

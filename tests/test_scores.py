@@ -413,6 +413,9 @@ def test_the_direction_of_a_table_is_known_from_its_metric_or_its_name(tmp_path)
         assert values(frame, "wiki_ppl") == [i - 30 for i in range(10)] and "lower is better" in told(problems)
     frame, _ = read(write(tmp_path, long_table("model,mine", lambda i, m: f"{m},{RISE[i]}")), lower_is_better=True)
     assert values(frame, "mine") == [round(1 - r, 6) for r in RISE]
+    signed = made(tmp_path / "m", runs_of(lambda i: {"t": {"mcc": RISE[i] - 0.3}}, **{"n-samples": {"t": {"effective": 99}}}))
+    frame, problems = read(signed)
+    assert values(frame, "t") == [round(r - 0.3, 6) for r in RISE] and frame["stderr"].isna().all() and not problems
     falling = {"t": {"my_metric": False}}
     folder = made(tmp_path / "f", runs_of(lambda i: {"t": {"my_metric": 0.9 - RISE[i]}}, higher_is_better=falling))
     assert values(read(folder, lower_is_better=True)[0], "t") == [round(r - 0.9, 6) for r in RISE]

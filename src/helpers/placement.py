@@ -168,7 +168,7 @@ def check_benchmark(
     name, pieces = _chosen(pieces, benchmark, tables, shown, problems)
     known = list(tables.all_scores.columns)
     pieces = _aliases(pieces, aliases or {}, known, shown, problems)
-    own, matching = scores.of_models(pieces, known, shown, problems, alias="or say --alias YOURS=STUDYS")
+    own, matching = scores.of_models(pieces, known, shown, problems, alias=" or say --alias YOURS=STUDYS")
     table = scores.judge(own, scale=scale, lower_is_better=lower_is_better, problems=problems)
     values = _in_order(table, matching, known)
     asked = _read_questions(questions_path, name, problems) if questions_path else None
@@ -193,7 +193,10 @@ def not_compared(tables: overlap.Tables, models: Iterable[str]) -> dict[str, str
     """Return the benchmarks of a study that cannot be compared on the scores of these models -> why not."""
     sat = tables.all_scores[list(models)]
     known, varied = sat.notna().sum(axis=1), sat.nunique(axis=1)
-    left = {b: f"not usable in this study{': ' + why.removeprefix('no: ') if why else ''}" for b, why in tables.unusable.items()}
+    left = {
+        b: f"not usable in this study{': ' + why.removeprefix('no: ') if why else ''}"
+        for b, why in tables.unusable.items()
+    }
     for b in sat.index[(known < inference.MIN_MODELS) | (varied < 2)]:
         few = known[b] < inference.MIN_MODELS
         left[b] = (

@@ -224,7 +224,7 @@ def of_models(
         told += f"; nor are {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
         alike = [f"'{g}', nearest {near}" for g, near in list(listed.items())[1:] if near]
         told += f" ({'; '.join(alike)})" if alike else ""
-        do = " ".join(["left out; correct the name, if it is meant", alias]).strip()
+        do = f"left out; correct the name{alias}, if it is meant"
         problems.append(Problem(shown, None, "model", told, do, serious=False))
     for how, words in (("normalised", "normal form"), ("base name", "base name")):
         rule = matching.matched[matching.matched["how"] == how]
@@ -637,8 +637,8 @@ def _one_unit(
             do = "correct it, or say --scale percent if all are percentages"
             return wrong(outside, "{} is not a fraction", do) if outside.any() else (group, True)
         if kind is None:  # an unknown metric has no known range, but its values must go together
-            beside = outside & (~outside).any()
-            if beside.any() and (~outside).sum() >= len(values) / 2:
+            beside = (values < -1) | (values > 1)
+            if beside.any() and (~beside).sum() >= len(values) / 2:
                 return wrong(beside, "{} beside fractions", "correct it, or say --scale raw if it is right")
             return group, False
     hundred = (values < 0) | (values > 100)
