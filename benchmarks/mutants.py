@@ -128,7 +128,8 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield copy.deepcopy(node.operand)
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool | int | float):
         value = node.value
-        yield ast.Constant(not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 2)
+        changed = not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 2 or 1.0
+        yield ast.Constant(changed)
     if isinstance(node, ast.If | ast.IfExp | ast.While):
         new = copy.deepcopy(node)
         new.test = ast.UnaryOp(ast.Not(), new.test)
@@ -272,9 +273,7 @@ def measure(module: str, seed: int, count: int, stages: list[list[str]]) -> list
         for files, seen in zip(stages, known):
             low, high = site.lines
             on_import = not high or not any(low <= n <= high for own in seen["lines"].values() for n in own)
-            reach = [
-                name for name, own in seen["lines"].items() if on_import or any(low <= n <= high for n in own)
-            ]
+            reach = [name for name, own in seen["lines"].items() if on_import or any(low <= n <= high for n in own)]
             reach.sort(key=seen["seconds"].get)
             limit = 15 + 3 * sum(seen["seconds"][name] for name in reach)
             status, result = forked(limit, module, tree, files, reach)
