@@ -21,6 +21,7 @@ from helpers import (
     maps,
     overlap,
     perplexity,
+    provenance,
     screening,
     selection,
     semantics,
@@ -404,12 +405,11 @@ OVER_BENCHMARKS = {
     "summarise median": lambda m, n: inference.summarise(m, "median", bootstraps=200),
     "summarise within": lambda m, n: inference.summarise(m, labels=np.arange(len(m)) % 2, same=True, bootstraps=200),
     "agreement": lambda m, n: inference.agreement(m, n, bootstraps=200),
-    "within and between": lambda m, n: inference.within_between(m, np.arange(len(m)) % 3, bootstraps=200, permutations=0, pair_bootstraps=0)[:5],
+    "within and between": lambda m, n: inference.within_between(m, np.arange(len(m)) % 3, bootstraps=200, permutations=0, pair_bootstraps=0),
     "commonality": lambda m, n: inference.commonality(m, {"n": n}, bootstraps=100)[["share", "low", "high"]],
     "block contrast": lambda m, n: list(judgement.block_contrast(named(m), pd.Series(np.arange(len(m)) % 3, NAMES[: len(m)]).astype(str), ["0"], None).values()),
     "level": lambda m, n: list(judgement.level(named(m), 200).values()),
     "aggregate": lambda m, n: maps.aggregate(named(m), pd.Series(np.arange(len(m)) % 3, NAMES[: len(m)]), 200)[["value", "low", "high"]],
-    "area": lambda m, n: list(geometry.auc(named(m), pd.Series(np.arange(len(m)) % 3, NAMES[: len(m)]), bootstraps=200).values()),
     "rows": lambda m, n: geometry.row_correlation(m, n, np.array([0, 0, 1, 1, 1, 5, 5, 7, 8, 9, 9, 9])),
     "mantel": lambda m, n: inference.mantel(m, n, 99),
     "partial mantel": lambda m, n: inference.partial_mantel(m, n, m**2 * np.sign(m), 99),
@@ -455,8 +455,7 @@ def test_intervals_of_contrasts_come_from_benchmarks():
     one, rest = level[:10], level[10:]
     error = np.sqrt(one.var() / 10 + rest.var() / 20)
     assert block["high"] - block["low"] == pytest.approx(2 * 1.96 * error, rel=0.3)
-    area = geometry.auc(named(m), functions, bootstraps=400)
-    assert c.auc_high - c.auc_low == pytest.approx(area["high"] - area["low"], rel=0.4)
+    assert c.high - c.low > 1.25 * (c.pairs_high - c.pairs_low) and c.auc_high - c.auc_low > 0.15
     parts = maps.aggregate(named(m), functions, 800).set_index(["a", "b"]).loc[("x", "y")]
     expected = 2 * 1.96 * np.sqrt(level[:10].var() / 10 + level[10:20].var() / 10)
     assert parts["high"] - parts["low"] == pytest.approx(expected, rel=0.25)
@@ -906,3 +905,72 @@ def test_eight_models_are_enough_and_a_constant_is_found_whatever_its_size():
         selection.forward_aic(rng.normal(size=(10, 3)), large)
     small = 1e-9 * rng.normal(size=10)
     assert len(selection.forward_aic(rng.normal(size=(10, 3)), small, max_size=1)) == 1
+
+
+def test_activity_averages_the_values_that_were_measured():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 9))
+    x[2, 4] = np.nan
+    z = (x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
+    np.testing.assert_allclose(overlap.activity(x, {"a": [1, 2, 3]}).loc["a"], np.nanmean(z[1:4], axis=0))
+    for shape in ((5,), (0, 9), (9, 0)):
+        with pytest.raises(DataError, match="expected .n_units, n_models"):
+            overlap.activity(np.zeros(shape), {"a": [0]})
+
+
+def test_intervals_of_a_crossfit_are_symmetric_and_hold_the_value():
+    x, y = noise(units=200, models=16, benchmarks=5)
+    result = overlap.crossfit(x, y, k=20, splits=2, bootstraps=60)
+    for side in (result.low, result.high):
+        np.testing.assert_array_equal(side, side.T)
+    inside = (result.low <= result.overlap) & (result.overlap <= result.high)
+    assert inside.to_numpy().mean() > 0.9
+    with pytest.raises(DataError, match="'2' has the same value"):
+        overlap.profile(x, np.where(np.arange(5)[:, None] == 2, 0.5, y))
+
+
+def test_tables_keep_what_can_be_compared_and_bar_own_texts(tmp_path):
+    models = [f"m{i}" for i in range(10)]
+    scores = {
+        "two": [0.2, 0.8] * 5,
+        "same": [0.5] * 10,
+        "few": [*np.arange(7) / 10, *[np.nan] * 3],
+        "own": list(np.arange(10) / 10),
+    }
+    rows = [(b, m, s, 0.1) for b, own in scores.items() for m, s in zip(models, own) if not np.isnan(s)]
+    long = pd.DataFrame(rows, columns=["benchmark", "model", "score", "stderr"])
+    facts = pd.DataFrame({"benchmark": list(scores), "usable": True, "function": "f", "format": "g"})
+    groups = pd.DataFrame({"model": models, "family": np.repeat(list("abcde"), 2)})
+    units = pd.DataFrame(
+        {"own_benchmarks": [None, "own", "two;own", "another", "two", ""]}, index=pd.RangeIndex(6, name="unit_id")
+    )
+    surprisal = pd.DataFrame(np.random.default_rng(0).normal(size=(6, 10)), units.index, models)
+    for name, table in (
+        ("scores.csv", long),
+        ("benchmarks.csv", facts),
+        ("models.csv", groups),
+        ("units.parquet", units),
+        ("surprisal.parquet", surprisal),
+    ):
+        provenance.write_table(tmp_path / name, table)
+    tables = overlap.load(tmp_path)
+    assert list(tables.scores.index) == ["two", "own"] and set(tables.left_out) == {"same", "few"}
+    assert tables.exclude.tolist() == [
+        [False, False],
+        [False, True],
+        [True, True],
+        [False, False],
+        [True, False],
+        [False, False],
+    ]
+    assert tables.groups.tolist() == list("aabbccddee") and list(tables.all_scores.index) == list(scores)
+
+
+def test_a_piece_has_its_own_tokens_and_a_batch_its_limit(tiny):
+    tokenizer, model = byte_tokenizer([]), tiny.model()
+    found = perplexity.paper_surprisal(model, tokenizer, "abcd", [(0, 2), (2, 4)])
+    assert found["tokens"].tolist() == [2, 2]
+    (_, nats), *_ = perplexity.token_surprisal(model, tokenizer, ["abcd"])
+    np.testing.assert_allclose(found["whole"], [nats[:2].sum(), nats[2:].sum()], rtol=1e-4)
+    np.testing.assert_allclose(found["last"], nats[[1, 3]], rtol=1e-4)
+    assert {len(b) for b in perplexity.batches([(np.arange(10), [])] * 20, 30)} == {3, 2}
