@@ -758,6 +758,7 @@ DEFAULTS = {
     screening.screen: {"ratio": 0.01},
     screening.screen_stream: {"ratio": 0.01, "statistic": "thrush", "ties": "average"},
     selection.forward_aic: {"max_size": None, "tolerance": 0.0},
+    selection.forward: {"criterion": "aic", "max_size": None, "tolerance": 0.0},
     selection.lasso: {"alpha": 0.01, "standardise": True},
     selection.elastic_net: {"alpha": 0.01, "l1_ratio": 0.5, "standardise": True},
     selection.select: {"mode": "corrected"},
@@ -913,6 +914,9 @@ def test_activity_averages_the_values_that_were_measured():
     x[2, 4] = np.nan
     z = (x - np.nanmean(x, axis=0)) / np.nanstd(x, axis=0)
     np.testing.assert_allclose(overlap.activity(x, {"a": [1, 2, 3]}).loc["a"], np.nanmean(z[1:4], axis=0))
+    x[3, 4] = np.nan  # one unit of the two is enough for a value, none is not
+    assert overlap.activity(x, {"a": [1, 2]}).loc["a"].notna().all()
+    assert overlap.activity(x, {"a": [2, 3]}).loc["a"].isna().tolist() == [m == 4 for m in range(9)]
     for shape in ((5,), (0, 9), (9, 0)):
         with pytest.raises(DataError, match="expected .n_units, n_models"):
             overlap.activity(np.zeros(shape), {"a": [0]})
