@@ -393,6 +393,7 @@ def test_pages_load_nothing_from_elsewhere(readers):
         [(p, u) for p, r in readers.items() for u in r.loads if urlsplit(u).scheme not in ("", "data") or u[:2] == "//"]
     )
     styles = [(p.relative_to(SITE).as_posix(), p.read_text(encoding="utf-8")) for p in SITE.rglob("*.css")]
+    assert styles and any(r.loads for r in readers.values())
     report([(p, "loads from elsewhere") for p, text in styles if FOREIGN_STYLE.search(text)])
 
 

@@ -139,7 +139,9 @@ def test_dask_survives_a_worker_killed_while_it_extracts(tmp_path, monkeypatch, 
         """Wait for the first shards, then kill a worker that has tasks in hand."""
         with distributed.Client(workers.scheduler_address, set_as_default=False) as client:
             pids = client.run(os.getpid)
+            limit = time.monotonic() + 120
             while len(list(shards.rglob("*.json"))) < 3:
+                assert time.monotonic() < limit, "no three shards in two minutes"
                 time.sleep(0.002)
             busy = {worker: len(keys) for worker, keys in client.processing().items() if keys}
             victim = max(busy, key=busy.get)

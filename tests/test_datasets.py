@@ -132,7 +132,7 @@ def test_companion_data_is_read_first_and_never_written(tmp_path, place, server,
     before = sorted(mirror.rglob("*"))
     places = datasets.files("both", known)
     assert places["one file.csv"].is_relative_to(mirror) and places["d/two.json"].is_relative_to(place)
-    assert sorted(mirror.rglob("*")) == before
+    assert len(before) == 2 and sorted(mirror.rglob("*")) == before
     (mirror / "o+r" / "one file.csv").write_bytes(b"damaged")
     with pytest.raises(DataError, match="never written to: replace it there"):
         datasets.fetch("one", known)
@@ -215,7 +215,7 @@ def test_project_manifest_is_complete():
     # nothing that the manifest lists is committed here
     listed = {name.rsplit("/", 1)[-1] for d in known.datasets.values() for name in d.files}
     committed = {p.name for p in paths.DATA.rglob("*") if p.is_file() and paths.CACHE not in p.parents}
-    assert not listed & committed
+    assert len(committed) > 10 and not listed & committed
 
 
 def test_real_files_are_what_the_manifest_says(tmp_path, monkeypatch):

@@ -103,7 +103,9 @@ def test_a_kernel_that_dies_is_an_error_with_its_place(project):
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_killed_build_leaves_nothing_half_written_and_resumes(project, sent, status):
     slow = project.notebook("read-number")
-    slow.write_text(slow.read_text().replace("print(", "import time\ntime.sleep(60)\nprint("))
+    begun_file = project.root / "begun"
+    wait = f"import time\nopen({str(begun_file)!r}, 'w').close()\ntime.sleep(60)\nprint("
+    slow.write_text(slow.read_text().replace("print(", wait))
     command = [sys.executable, "-m", "helpers.runner", "run", "tiny"]
     # a shell's background job, as which these tests may run, has SIGINT ignored, and children inherit that
     child = subprocess.Popen(
@@ -114,10 +116,10 @@ def test_killed_build_leaves_nothing_half_written_and_resumes(project, sent, sta
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     limit = time.monotonic() + 120
-    while not project.executed("make-number").with_suffix(".run.json").exists():
-        assert time.monotonic() < limit, "the first notebook never finished"
-        time.sleep(0.2)
-    time.sleep(2)
+    while not begun_file.exists():
+        assert time.monotonic() < limit, "the second notebook never began"
+        time.sleep(0.05)
+    assert project.executed("make-number").with_suffix(".run.json").exists()
     begun = psutil.Process(child.pid).children(recursive=True)
     child.send_signal(sent)
     _, errors = child.communicate(timeout=60)

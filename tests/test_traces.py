@@ -445,6 +445,7 @@ def test_a_collection_is_asked_for_once_and_goes_stale(model, tokenizer, questio
 
 def test_committed_atlases_are_sound():
     found = sorted((paths.DATA / "traces").glob("*/atlas/matrices.parquet"))
+    assert {path.parents[1].name for path in found} >= {"dclm", "entigraph"}
     for path in found:
         tables = atlas.read_atlas(path.parents[1])
         assert {"matrices", "layers", "heads"} <= set(tables)
