@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from helpers import inference, overlap, screening, validation
+from helpers import inference, overlap, screening, selection, validation
 from helpers.errors import DataError, StaleArtifactError
 
 
@@ -180,7 +180,7 @@ def test_duplicated_models_are_reported():
     x, _, _ = population(units=50)
     x = pd.DataFrame(x, columns=[f"m{j}" for j in range(32)])
     x["m9"] = x["m2"]
-    assert overlap.duplicates(x) == [("m2", "m9")]
+    assert selection.duplicate_models(x) == [("m2", "m9")]
     with pytest.warns(UserWarning, match="m2 = m9"):
         overlap.signature(x, {"a": [0, 1], "b": [2, 3]})
 
@@ -292,10 +292,11 @@ def test_crossfit_never_shares_a_model_or_a_group(monkeypatch):
 def test_crossfit_puts_identical_models_in_one_group():
     x = population(units=300)[0]
     x[:, 1] = x[:, 0]
-    with pytest.warns(UserWarning, match="0 = 1"):
-        pool = overlap._Pool(x, "log")
-    groups = overlap._merge_duplicates(None, pool)
-    assert groups[0] == groups[1] and len(set(groups)) == 31
+    x[:, 9] = x[:, 7] = x[:, 5]
+    y = population(units=300)[1]
+    with pytest.warns(UserWarning, match="0 = 1, 5 = 7 = 9"):
+        found = overlap.crossfit(x, y, splits=1, bootstraps=0)
+    assert found.details["groups"] == 29
 
 
 def test_crossfit_refusals():
@@ -348,7 +349,7 @@ def test_own_text_is_excluded_from_selection():
     kept = overlap.select(x, y, 40, "top", exclude=barred)
     assert not set(kept[0][0]) & set(free[0][0])
     assert kept[1][0].tolist() == free[1][0].tolist()
-    with pytest.raises(DataError, match="expected shape"):
+    with pytest.raises(DataError, match="expected bool of shape"):
         overlap.select(x, y, 40, "top", exclude=barred[:5])
 
 

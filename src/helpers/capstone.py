@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from helpers import lab, paths, preparation, provenance, questions, scores, studies
+from helpers import inference, lab, paths, preparation, provenance, questions, scores, studies
 from helpers.errors import CompanionError, DataError, StaleArtifactError, nearest
 from helpers.problems import Problem, refuse
 
@@ -208,7 +207,7 @@ def grade(
     rng = np.random.default_rng(seed)
     drawn = [[rng.choice(half, len(half)) for half in halves] for _ in range(bootstraps)]
     draws = [_share(own, error, witnesses, one)[0] for one in drawn]
-    low, high = np.quantile(draws, [0.025, 0.975]) if bootstraps else (np.nan, np.nan)
+    low, high = inference.interval(draws) if bootstraps else (np.nan, np.nan)
     rho = known.T.corrwith(answered["score"], method="spearman")
     return Grade(
         name=name, suite=tuple(suite), score=value, low=float(low), high=float(high), reliability=reliability,
@@ -225,10 +224,7 @@ def _share(
     reliability = float(np.clip(1 - error[both].mean() / variance, 0, 1)) if variance else 0.0
     by_half = []
     for half in halves:
-        ranks = stats.rankdata(np.vstack([own[None, half], witnesses[:, half]]), axis=1)
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        norm = np.sqrt((ranks**2).sum(axis=1))
-        by_half.append((ranks[1:] @ ranks[0]) / np.maximum(norm[1:] * norm[0], 1e-12))
+        by_half.append(np.nan_to_num(inference.spearman_by_row(witnesses[:, half], own[half])))
     shares = []
     for here, there in (by_half, by_half[::-1]):
         best = np.abs(here).argmax()

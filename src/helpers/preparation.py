@@ -17,8 +17,7 @@ from safetensors import safe_open
 
 from helpers import corpora, paths, provenance, questions, scores, studies
 from helpers.errors import DataError, StudyError, nearest
-
-MIN_MODELS = 8  # fewer cannot carry a correlation over models
+from helpers.inference import MIN_MODELS
 
 
 def prepare(study: studies.Study) -> None:

@@ -19,8 +19,8 @@ from sklearn.linear_model import ElasticNet, Lasso
 
 from helpers import screening
 from helpers.errors import DataError, nearest
+from helpers.inference import MIN_MODELS
 
-MIN_MODELS = 8
 COLLINEAR = 1e-9  # a candidate whose new part is smaller than this share of its variation adds no direction
 TIE = 1e-9  # criteria that differ by less are equal; the candidate of lowest position enters
 ROUNDING = 4 * np.finfo(np.float64).eps  # of one model's value, relative; n of them add up in a product
@@ -295,7 +295,7 @@ def select(
             f"Models with identical surprisal on every unit: {'; '.join(' = '.join(map(str, t)) for t in twins)}. "
             "They are one model counted twice; keep one of each."
         )
-    barred = _barred(exclude, (len(surprisal), len(scores)))
+    barred = barred_units(exclude, (len(surprisal), len(scores)))
     values, table = surprisal.to_numpy(), scores.to_numpy()
     reasons = {name: _unusable(row) for name, row in zip(scores.index, table)}
     usable = [i for i, reason in enumerate(reasons.values()) if not reason]
@@ -317,7 +317,7 @@ def select(
             reasons[name] = f"all {len(units)} screened units lack surprisal for some model"
             continue
         x, y = _level(block[:, whole], how.level), table[i, known]
-        fit = _fit(x, y, how, sizes[i])
+        fit = fit_candidates(x, y, how, sizes[i])
         fits[name], candidates[name] = fit, units[whole]
         label = f"{mode}:{how.method}"
         ids = surprisal.index[units[whole][fit.indices]]
@@ -362,7 +362,7 @@ def held_out_error(
     """
     how = _mode(how or "corrected", settings)
     surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
-    barred = _barred(exclude, (len(surprisal), len(scores)))
+    barred = barred_units(exclude, (len(surprisal), len(scores)))
     labels, fold = np.unique(np.asarray(groups), return_inverse=True)
     if len(labels) < 2:
         raise DataError(f"All {len(fold)} models are in group '{labels[0]}'; cross-validation needs at least two.")
@@ -423,7 +423,7 @@ def growth(
     """
     how = _mode(Mode(), settings)
     surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
-    barred = _barred(exclude, (len(surprisal), len(scores)))
+    barred = barred_units(exclude, (len(surprisal), len(scores)))
     if max(counts) > scores.shape[1] or min(counts) < MIN_MODELS:
         raise DataError(f"counts are {list(counts)}; expected numbers from {MIN_MODELS} to {scores.shape[1]} models.")
     rng = np.random.default_rng(seed)
@@ -442,7 +442,7 @@ def growth(
                 known = ~np.isnan(table[b])
                 x = _level(surprisal[np.ix_(units, models[known])].T, how.level)
                 x, y = x[:, ~np.isnan(x).any(axis=0)], table[b, known]
-                fit = _fit(x, y, replace(how, stop="aic") if how.stop == "cv" else how, how.max_size)
+                fit = fit_candidates(x, y, replace(how, stop="aic") if how.stop == "cv" else how, how.max_size)
                 rows.append((count, draw, b, len(fit), fit.r2, fit.saturated))
     return pd.DataFrame(rows, columns=["models", "draw", "benchmark", "size", "r2", "saturated"])
 
@@ -611,7 +611,8 @@ def _penalised(model: Lasso | ElasticNet, features: np.ndarray, score: np.ndarra
     )
 
 
-def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
+def fit_candidates(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
+    """Fit one benchmark's scores (n_models,) on its candidates (n_models, n_candidates) as `how` says."""
     if how.method == "lasso":
         return lasso(x, y, how.alpha)
     if how.method == "elastic_net":
@@ -623,14 +624,20 @@ def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
     return replace(fit, stopped="cross-validation") if len(fit) == size else fit
 
 
-def _screened(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> list[np.ndarray]:
+def screening_statistic(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> np.ndarray:
+    """Return the statistic (n_units, n_benchmarks) that `how` screens by, NaN where a unit is barred."""
     statistic = screening.thrush if how.statistic == "thrush" else screening.preselect
     values = statistic(surprisal, scores, ties=how.ties)
     values[barred] = np.nan
-    return screening.screen(values, how.ratio)
+    return values
 
 
-def _barred(exclude: np.ndarray | pd.DataFrame | None, shape: tuple[int, int]) -> np.ndarray:
+def _screened(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> list[np.ndarray]:
+    return screening.screen(screening_statistic(surprisal, scores, how, barred), how.ratio)
+
+
+def barred_units(exclude: np.ndarray | pd.DataFrame | None, shape: tuple[int, int]) -> np.ndarray:
+    """Return `exclude` (n_units, n_benchmarks) as a boolean array, all False for None; DataError for another shape."""
     if exclude is None:
         return np.zeros(shape, dtype=bool)
     exclude = np.asarray(exclude)
