@@ -78,7 +78,7 @@ def agreement(axes: maps.Axes | Mapping[str, pd.DataFrame], permutations: int = 
                 if len(both) >= maps.MINIMUM:
                     row["rho_corrected"] = inference.matrix_spearman(*(s.loc[both, both] for s in sides))
         rows.append(row)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["a", "b", "n", "rho", "p", "rho_corrected", "m2"])
     table["p_holm"] = inference.adjust(table["p"], "holm")
     return table[["a", "b", "n", "rho", "p", "p_holm", "rho_corrected", "m2"]]
 
