@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from helpers import inference, overlap, screening, selection, validation
+from helpers import geometry, inference, maps, overlap, provenance, screening, selection, validation
 from helpers.errors import DataError, StaleArtifactError
 
 
@@ -523,3 +523,42 @@ def test_ratio_curve_finds_the_signal_and_sinks_to_chance_without():
     chance = validation.ratio_curve(noise, y, labels, (0.05,), groups, repeats=4)
     cross = chance.loc[chance["measure"] == "signature, cross-fitted", "auc"].mean()
     assert abs(cross - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("kind", inference.INTERVALS)
+def test_an_axis_says_what_its_interval_is(tmp_path, monkeypatch, kind):
+    """Percentile and recentred intervals both fill `low` and `high`: the table's column tells them apart."""
+    names = list("abcdef")
+    rng = np.random.default_rng(0)
+    value = pd.DataFrame(np.corrcoef(rng.normal(size=(6, 9))), names, names)
+    low, high = value - 0.1, value + 0.1
+    low.loc["a", "b"] = low.loc["b", "a"] = np.nan
+    folder = tmp_path / "lab"
+    overlap.write(folder, "semantic", value.clip(-0.9, 0.9), low, high, interval=kind)
+    overlap.write(folder, "neural", value.clip(-0.9, 0.9))
+    stored = provenance.read_table(folder / "overlap" / "semantic.parquet")
+    assert stored["interval"].tolist() == ["none"] + [kind] * 14
+    assert overlap.read(folder, "semantic")["interval"] == kind
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    axes = maps.read("lab")
+    assert axes.interval == {"semantic": kind, "neural": "none"}
+    assert axes.subset(["neural"]).interval == {"neural": "none"} and maps.comparable(axes).interval == axes.interval
+    old = stored.drop(columns="interval")
+    provenance.write_table(folder / "overlap" / "semantic.parquet", old)
+    assert maps.read("lab").interval["semantic"] == overlap.read(folder, "semantic")["interval"] == "not stated"
+
+
+def test_an_unknown_kind_of_interval_is_refused(tmp_path):
+    value = pd.DataFrame(np.eye(3), list("abc"), list("abc"))
+    with pytest.raises(ValueError, match="did you mean 'percentile'"):
+        overlap.write(tmp_path, "semantic", value, interval="percentiles")
+
+
+def test_measures_state_their_own_interval():
+    rng = np.random.default_rng(0)
+    points = {n: rng.normal(size=(8, 3)) for n in "abcd"}
+    kinds = {
+        m: geometry.compare(points, m, bootstraps=5, splits=0).interval for m in ("whitened", "pairwise", "energy")
+    }
+    assert kinds == {"whitened": "recentred, Fisher z", "pairwise": "recentred, Fisher z", "energy": "recentred"}
+    assert geometry.compare(points, bootstraps=0, splits=0).interval == "none"
