@@ -568,3 +568,52 @@ def test_bootstrap_at_the_paper_size():
     rng = np.random.default_rng(0)
     low, high = inference.bootstrap_models(rng.normal(size=(88, 32)), bootstraps=100)
     assert low.shape == (88, 88) and (low.to_numpy() <= high.to_numpy()).all()
+
+
+# --- what is resampled ------------------------------------------------------------------------------------
+
+
+def test_the_reliability_interval_resamples_whole_groups():
+    """With a single lineage every resample is the whole sample; with two it has at most three values."""
+    rng = np.random.default_rng(0)
+    scores, error = rng.normal(size=(2, 16)), np.full((2, 16), 0.3)
+    whole = inference.score_reliability_table(scores, error, ["a"] * 16)
+    assert (whole["low"] == whole["reliability"]).all() and (whole["high"] == whole["reliability"]).all()
+    two = inference.score_reliability_table(scores, error, np.repeat(["a", "b"], 8), bootstraps=400)
+    halves = [inference.score_reliability(np.tile(scores[:, h], 2), error)[0] for h in (slice(8), slice(8, 16))]
+    ends = sorted([*halves, whole["reliability"][0]])
+    assert two["low"][0] == pytest.approx(ends[0]) and two["high"][0] == pytest.approx(ends[-1])
+    single = inference.score_reliability_table(scores, error)
+    assert (single["low"] < single["reliability"]).all() and (single["reliability"] < single["high"]).all()
+
+
+def test_no_resampling_of_benchmarks_pairs_one_with_its_own_copy():
+    """The diagonal (1) never enters: all pairs lie within 0.19 to 0.21, so must every interval."""
+    rng = np.random.default_rng(0)
+    m = 0.2 + 0.01 * rng.uniform(-1, 1, size=(8, 8))
+    m = (m + m.T) / 2
+    np.fill_diagonal(m, 1.0)
+    labels = list("xxxxyyyy")
+    for statistic in ("mean", "median", 0.9):
+        found = inference.summarise(m, statistic, bootstraps=100)
+        assert 0.19 <= found.low <= found.high <= 0.21
+    found = inference.summarise(m, labels=labels, same=True, bootstraps=100)
+    assert 0.19 <= found.low <= found.high <= 0.21
+    c = inference.within_between(m, labels, bootstraps=200, permutations=0, pair_bootstraps=0)
+    assert -0.02 <= c.low <= c.high <= 0.02
+    other = m.copy()
+    np.fill_diagonal(other, -9.0)  # a benchmark's copy would pull the correlation of the matrices apart
+    assert inference.agreement(m, other, method="pearson", bootstraps=50) == pytest.approx((1, 1, 1))
+
+
+def test_matrix_tests_see_relations_of_both_signs():
+    rng = np.random.default_rng(0)
+    a, third = (factor_matrix(rng, 14) for _ in range(2))
+    noise = factor_matrix(rng, 14)
+    for sign in (1, -1):
+        b = sign * a + 0.3 * noise
+        assert inference.mantel(b, a, permutations=199).p < 0.02
+        assert inference.partial_mantel(b, a, third, permutations=199).p < 0.02
+        table = inference.mrqap(b, {"a": a, "third": third}, permutations=199)
+        assert table.loc["a", "p"] < 0.02 and np.sign(table.loc["a", "coef"]) == sign
+    assert inference.mantel(-a, a, permutations=199, alternative="greater").p > 0.9
