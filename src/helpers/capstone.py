@@ -140,8 +140,12 @@ def grade_scores(
     table = scores.read(path)
     names = list(table["benchmark"].unique())
     chosen = benchmark or names[0]
-    if chosen not in names or (benchmark is None and len(names) > 1):
-        raise DataError(f"{shown} holds {len(names)} benchmarks; say which one: {nearest(chosen, names)}")
+    if chosen not in names:
+        raise DataError(f"{shown} has no benchmark '{chosen}'; {nearest(chosen, names)}")
+    if benchmark is None and len(names) > 1:
+        raise DataError(
+            f"{shown} holds {len(names)} benchmarks; say which one (BENCHMARK=name): {', '.join(names[:8])}"
+        )
     own = table[table["benchmark"] == chosen].set_index("model")
     unknown = [m for m in own.index if m not in lab.model_names()]
     if unknown:
@@ -284,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             raise DataError(f"{found} given; give one: `make capstone QUESTIONS=file` or `make capstone SCORES=file`.")
         if asked and options.benchmark:
-            raise DataError("--benchmark chooses in a score file, but a question file is given; leave it out.")
+            raise DataError("a benchmark is chosen in a score file, but a question file is given; leave BENCHMARK out.")
         suite = tuple(d.strip() for d in options.suite.split(",") if d.strip())
         if not Path(asked or scored).is_file():
             raise DataError(f"'{asked or scored}' is no file; give the path of a file.")
