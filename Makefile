@@ -68,8 +68,8 @@ adapt: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name] [MODELS=folder,..]:
 check-benchmark: $(STAMP) ## SCORES=file [QUESTIONS=file] [STUDY=name]: say everything that is wrong with your files
 	$(PY) -m helpers.adapt --check --scores "$(SCORES)" --questions "$(QUESTIONS)" --study "$(or $(STUDY),lab)" --models "$(MODELS)" $(OPTIONS)
 
-capstone: $(STAMP) ## QUESTIONS=file or SCORES=file [SUITE=domain,..]: score a benchmark meant to stand apart
-	$(PY) -m helpers.capstone $(if $(SCORES),--scores "$(SCORES)",--questions "$(QUESTIONS)") $(if $(SUITE),--suite "$(SUITE)")
+capstone: $(STAMP) ## QUESTIONS=file or SCORES=file [BENCHMARK=name] [SUITE=domain,..]: score a benchmark meant to stand apart
+	$(PY) -m helpers.capstone --questions "$(QUESTIONS)" --scores "$(SCORES)" $(if $(BENCHMARK),--benchmark "$(BENCHMARK)") $(if $(SUITE),--suite "$(SUITE)")
 
 report: $(STAMP) ## STUDY=name: one self-contained HTML report and a CSV bundle
 	$(PY) -m helpers.report --study "$(or $(STUDY),lab)"

@@ -99,6 +99,57 @@ def test_unfit_questions_are_all_named(tmp_path, change, message, capsys):
     assert message in found and "q.jsonl" in found
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "neither a question file nor a score file is given; give one: `make capstone QUESTIONS=file`"),
+        (["--questions", ""], "neither"),
+        (["--questions", " ", "--scores", ""], "neither"),
+        (["--questions", "{here}/a.csv", "--scores", "{here}/a.csv"], "both"),
+        (["--questions", "{here}/none.jsonl"], "none.jsonl' is no file"),
+        (["--scores", "{here}"], "is no file"),
+        (["--questions", "{here}/a.csv", "--benchmark", "x"], "leave BENCHMARK out"),
+        (["--scores"], "expected one argument"),
+        (["--score", "{here}/a.csv"], "unrecognized arguments: --score"),
+        (["--scores", "{here}/a.csv", "--suite", ","], "the suite is empty; name at least one domain of"),
+        (["--scores", "{here}/a.csv", "--suite", "logic, logic"], "twice"),
+        (["--scores", "{here}/a.csv", "--benchmark", "other"], "a.csv has no benchmark 'other'"),
+        (["--scores", "{here}/bytes.csv"], "bytes.csv"),
+        (["--scores", "{here}/empty.csv"], "empty.csv"),
+    ],
+)
+def test_every_bad_argument_is_one_clear_error(arguments, message, tmp_path, capsys):
+    pd.DataFrame({"model": lab.model_names(), "score": np.linspace(0.2, 0.9, 32), "n_items": 50}).to_csv(
+        tmp_path / "a.csv", index=False
+    )
+    (tmp_path / "bytes.csv").write_bytes(bytes(range(256)))
+    (tmp_path / "empty.csv").write_text("")
+    assert capstone.main([a.format(here=tmp_path) for a in arguments]) == 1
+    said = capsys.readouterr()
+    assert message in said.err and said.err.startswith("Not graded: ") and not said.out
+    assert "Traceback" not in said.err
+
+
+def test_scores_that_are_no_fractions_and_counts_that_are_none_are_refused(known):
+    row = known[0].loc["code-returns-cloze"]
+    for column, value, message in (
+        ("score", 33.0, r"score of model 'lab-48x2-0' is 33 \(1 of 32"),
+        ("score", -0.1, "fraction"),
+        ("score", np.nan, "score of model"),
+        ("n_items", 0, "at least 1"),
+        ("n_items", np.inf, "at least 1"),
+        ("n_items", np.nan, "at least 1"),
+    ):
+        bad = table(row).astype(float)
+        bad.loc["lab-48x2-0", column] = value
+        with pytest.raises(DataError, match=message):
+            capstone.grade(bad, bootstraps=0)
+    with pytest.raises(DataError, match="given twice"):
+        capstone.grade(pd.concat([table(row), table(row).iloc[:2]]), bootstraps=0)
+    with pytest.raises(DataError, match="is left to compare with"):
+        capstone.grade(table(row), ("code",), leave_out=list(known[0].index), bootstraps=0)
+
+
 def test_a_score_file_is_graded_or_refused(tmp_path, known):
     scores, _ = known
     row = scores.loc["instructions-signals-cloze"]

@@ -16,6 +16,7 @@ from helpers import (
     cards,
     diagnosis,
     figures_pairs,
+    inference,
     judgement,
     maps,
     overlap,
@@ -80,6 +81,7 @@ def study(tmp_path_factory):
     findings = pd.concat([findings, shared.reindex(columns=findings.columns)], ignore_index=True)
     provenance.write_table(results / "diagnosis.csv", findings)
     provenance.write_table(results / "maps.csv", maps.disentangle(read, draws=12).table())
+    provenance.write_table(results / "agreement.csv", judgement.agreement(read, permutations=199, seed=7))
     provenance.write_table(results / "redundancy.csv", diagnosis.redundancy(read, draws=12, exact_limit=0))
     yield "lab"
     patch.undo()
@@ -165,7 +167,8 @@ def test_pages_are_written_once_and_frozen_copies_serve_without_artifacts(study,
     assert cards.write_all([]) == [] and not path.exists()
 
 
-def test_report_is_one_file_that_asks_for_nothing(study, tmp_path, capsys):
+def test_report_is_one_file_that_asks_for_nothing(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "mantel", lambda *_, **__: pytest.fail("the page's test is shown, not another one"))
     assert report.main(["--study", study, "--output", str(tmp_path)]) == 0
     html = (tmp_path / "lab-report.html").read_text(encoding="utf-8")
     assert "0.0 MiB" not in capsys.readouterr().out.splitlines()[0]
@@ -182,7 +185,10 @@ def test_report_is_one_file_that_asks_for_nothing(study, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "lab-tables.zip") as archive:
         names = {n.split("/")[1] for n in archive.namelist()}
         assert {"maps.csv", "diagnosis.csv", "redundancy.csv", "overlap-semantic.csv", "README.txt"} <= names
+        bundled = pd.read_csv(archive.open("lab/agreement.csv"))
         assert "questions.csv" not in names and "scores.csv" not in names
+    kept = provenance.read_table(studies.load("lab").results / "agreement.csv")
+    pd.testing.assert_frame_equal(bundled, kept)
 
 
 def test_report_without_artifacts_says_what_to_run(monkeypatch, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_adafilter_controls_false_discoveries_and_beats_bh():
         shift[0, 20:60] = 3.5  # one part only: null claims
         p = norm.sf(random.normal(size=shift.shape) + shift)
         largest, q = diagnosis.adafilter(p)
-        for name, adjusted in (("adafilter", q), ("bh", maps.adjust(largest))):
+        for name, adjusted in (("adafilter", q), ("bh", inference.adjust(largest))):
             hit = adjusted <= 0.1
             false[name].append(hit[20:].sum() / max(hit.sum(), 1))
             power[name] += hit[:20].sum()
@@ -312,7 +312,7 @@ def test_precision_and_recall_count_pairs_both_ways():
     assert (row["precision"], row["recall"]) == (0.5, 0.5)
 
 
-def test_trials_report_every_kind_with_intervals_that_hold_the_rate():
+def test_trials_report_every_kind_with_intervals_that_hold_therate_with_interval():
     table = diagnosis.trials(2, models=120).set_index("kind")
     assert set(table.index) == {*diagnosis.KINDS, "redundant"}
     for rate in ("precision", "recall"):
@@ -326,7 +326,7 @@ def test_trials_report_every_kind_with_intervals_that_hold_the_rate():
 
 
 def test_a_rate_needs_a_total_and_resamples_worlds():
-    none = diagnosis._rate("recall", 0, 0, np.array([0]), np.array([0]))
+    none = diagnosis.rate_with_interval("recall", 0, 0, np.array([0]), np.array([0]))
     assert np.isnan(none["recall"])
-    row = diagnosis._rate("recall", 5, 10, np.array([0, 5]), np.array([5, 5]))
+    row = diagnosis.rate_with_interval("recall", 5, 10, np.array([0, 5]), np.array([5, 5]))
     assert (row["recall"], row["recall_low"] < 0.1, row["recall_high"] > 0.9) == (0.5, True, True)

@@ -1,5 +1,7 @@
 """Statistics over matrices: hand-worked cases, agreement with maintained libraries, calibration by simulation."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
+from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from helpers import inference
 from helpers.errors import DataError
@@ -36,10 +40,36 @@ def test_permutation_p_is_never_zero_and_treats_undefined_draws_carefully():
         inference.permutation_p([], 1.0)
 
 
-def test_benjamini_hochberg_by_hand():
+def test_adjusted_p_values_by_hand():
     # sorted p * m / rank, made monotone from the right: .01*4/1, .02*4/2, .03*4/3, .5
-    out = inference.benjamini_hochberg([0.03, 0.01, np.nan, 0.5, 0.02])
+    out = inference.adjust([0.03, 0.01, np.nan, 0.5, 0.02])
     np.testing.assert_allclose(out, [0.04, 0.04, np.nan, 0.5, 0.04])
+    # sorted p * (m - rank + 1), made monotone from the left: .01*4, .02*3, .03*2, .5
+    out = inference.adjust([0.03, 0.01, np.nan, 0.5, 0.02], "holm")
+    np.testing.assert_allclose(out, [0.06, 0.04, np.nan, 0.5, 0.06])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.one_of(st.floats(0, 1), st.just(np.nan)), min_size=1, max_size=12))
+def test_adjusted_p_values_equal_statsmodels_in_any_order(p):
+    p = np.array(p)
+    known = ~np.isnan(p)
+    for method, theirs in (("bh", "fdr_bh"), ("by", "fdr_by"), ("holm", "holm")):
+        ours = inference.adjust(p, method)
+        assert (np.isnan(ours) == ~known).all()
+        if known.any():
+            np.testing.assert_allclose(ours[known], multipletests(p[known], method=theirs)[1], atol=1e-12)
+    square = np.resize(p, (2, len(p)))
+    assert inference.adjust(square).shape == square.shape
+
+
+def test_numbers_that_are_no_p_values_are_refused():
+    with pytest.raises(DataError, match=r"1 of 2 p-values .* the first is 1\.7"):
+        inference.adjust([1.7, 0.2, np.nan])
+    with pytest.raises(ValueError, match="did you mean 'holm'"):
+        inference.adjust([0.2], "holmes")
+    assert inference.adjust([1 + 1e-12])[0] == 1  # rounding is no error
+    assert np.isnan(inference.adjust([np.nan])).all() and inference.adjust([]).shape == (0,)
 
 
 # --- rank correlation -------------------------------------------------------------------------------------
@@ -139,16 +169,69 @@ def test_interval_is_open_where_draws_are_mostly_undefined():
     assert np.isnan(low[0]) and np.isnan(high[0]) and low[1] == pytest.approx(1.05)
 
 
+def test_interval_percentiles_and_the_recentred_kinds_against_a_loop():
+    rng = np.random.default_rng(0)
+    draws, estimate = np.tanh(rng.normal(0.4, 0.3, size=(400, 3))), np.array([0.2, 0.5, 0.9])
+    low, high = inference.interval(draws, 0.9)
+    moved = inference.interval(draws, estimate=estimate)
+    fisher = inference.interval(draws, estimate=estimate, fisher=True)
+    for k in range(3):
+        assert (low[k], high[k]) == pytest.approx(tuple(np.percentile(draws[:, k], [5, 95])))
+        shift = estimate[k] - draws[:, k].mean()
+        assert (moved[0][k], moved[1][k]) == pytest.approx(tuple(np.percentile(draws[:, k] + shift, [2.5, 97.5])))
+        z = np.arctanh(draws[:, k])
+        z = z - z.mean() + np.arctanh(estimate[k])
+        assert (fisher[0][k], fisher[1][k]) == pytest.approx(tuple(np.tanh(np.percentile(z, [2.5, 97.5]))))
+    assert (fisher[0] < estimate).all() and (estimate < fisher[1]).all() and fisher[1].max() < 1
+    with pytest.raises(ValueError, match="give estimate="):
+        inference.interval(draws, fisher=True)
+    gaps = draws.copy()
+    gaps[:250, 0], gaps[:3, 1] = np.nan, np.nan
+    low, high = inference.interval(gaps, estimate=estimate)
+    assert np.isnan(low[0]) and low[1] < 0.5 < high[1] and (low[2], high[2]) == (moved[0][2], moved[1][2])
+
+
 # --- reliability ------------------------------------------------------------------------------------------
+
+
+def test_reliability_table_is_the_median_stepped_up():
+    rng = np.random.default_rng(0)
+    draws = rng.uniform(-0.9, 0.9, size=(31, 4))
+    draws[:, 3] = np.nan
+    draws[4:20, 0] = np.nan
+    table = inference.reliability_table(draws, list("abcd")).set_index("benchmark")
+    for k, name in enumerate("abc"):
+        known = sorted(r for r in draws[:, k] if r == r)
+        r = known[len(known) // 2]  # an odd number of draws: the middle one
+        assert table.loc[name, "reliability"] == pytest.approx(2 * r / (1 + r) if r > 0 else r)
+        assert table.loc[name, "low"] <= table.loc[name, "reliability"] <= table.loc[name, "high"]
+    assert table.loc["d"].isna().all()
+    plain = inference.reliability_table(draws, list("abcd"), factor=1.0)["reliability"]
+    assert plain[1] == np.median(draws[:, 1])
+
+
+def test_halves_that_contradict_each_other_have_no_reliability_below_minus_one():
+    ladder = np.arange(10.0)
+    assert inference.split_half(np.stack([ladder, -ladder])) == -1
+    rng = np.random.default_rng(1)
+    parts = np.stack([ladder + rng.normal(0, 4, 10), -ladder + rng.normal(0, 4, 10)])
+    assert -1 <= inference.split_half(parts) < 0
 
 
 def test_reliability_formulas():
     assert inference.spearman_brown(0.6) == pytest.approx(0.75)
+    np.testing.assert_allclose(
+        inference.spearman_brown([-0.99, -0.5, 0.0, np.nan, 0.5, 1.0], 3.0), [-0.99, -0.5, 0.0, np.nan, 0.75, 1.0]
+    )
+    stepped = inference.spearman_brown(np.linspace(-1, 1, 401))
+    assert (np.diff(stepped) > 0).all() and np.abs(stepped).max() == 1  # no jump, no pole, still a correlation
     assert inference.disattenuate(0.3, 0.36, 1.0) == pytest.approx(0.5)
     assert np.isnan(inference.disattenuate(0.3, -0.1, 1.0))
     assert np.isnan(inference.disattenuate(0.3, -0.5, -0.5))
-    ceiling = inference.noise_ceiling(pd.Series({"a": 0.81, "b": -0.2, "c": 1.0}))
-    assert ceiling.loc["a", "c"] == pytest.approx(0.9) and ceiling.loc["a", "b"] == 0
+    r = np.array([0.81, -0.2, 1.0])
+    ceiling = inference.noise_ceiling(r[:, None], r)
+    assert ceiling[0, 2] == pytest.approx(0.9) and ceiling[0, 0] == pytest.approx(0.81) and ceiling[0, 1] == 0
+    assert inference.noise_ceiling(-0.5, -0.5) == 0  # two measures without reliability have no ceiling of 0.5
 
 
 def test_split_half_recovers_the_reliability_of_a_mean():
@@ -168,6 +251,64 @@ def test_score_reliability_recovers_the_share_of_signal():
     r = inference.score_reliability(y[None], np.full((1, 2000), error))
     assert r[0] == pytest.approx(0.8, abs=0.02)
     assert np.isnan(inference.score_reliability(y[None, :5], np.full((1, 5), np.nan)))[0]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(float, (3, 7), elements=st.sampled_from([0.0, 1.0, 2.0, np.nan])),
+    st.lists(st.integers(0, 3), min_size=7, max_size=7),
+)
+def test_weighted_spearman_equals_scipy_on_the_sample_with_copies(rows, weights):
+    ours = inference.spearman(rows, np.array([weights, np.ones(7)]))[0]
+    for a in range(3):
+        for b in range(3):
+            both = ~np.isnan(rows[a]) & ~np.isnan(rows[b])
+            x, y = (np.repeat(r[both], np.array(weights)[both]) for r in (rows[a], rows[b]))
+            if np.count_nonzero(np.array(weights)[both]) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+                assert np.isnan(ours[a, b])
+            else:
+                assert ours[a, b] == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(float, (2, 4, 6), elements=st.sampled_from([0.0, 1.0, 2.0, 3.5])))
+def test_spearman_by_row_equals_scipy(pair):
+    ours = inference.spearman_by_row(*pair)
+    against_one = inference.spearman_by_row(pair[0], pair[1, 0])
+    for k in range(4):
+        for found, other in ((ours[k], pair[1, k]), (against_one[k], pair[1, 0])):
+            if np.ptp(pair[0, k]) == 0 or np.ptp(other) == 0:
+                assert np.isnan(found)
+            else:
+                assert found == pytest.approx(stats.spearmanr(pair[0, k], other).statistic, abs=1e-12)
+    assert np.isnan(inference.spearman_by_row([1.0, np.nan, 3.0], [1.0, 2.0, 3.0]))[0]
+
+
+def test_spearman_of_many_pairs_needs_memory_in_proportion():
+    """Two matrices of 250 benchmarks have 31,125 pairs; a table of all pairs of pairs would take 7 GiB a row."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2, 31_125))
+    rows[1] += rows[0]
+    for gaps in (0, 100):
+        rows[0, :gaps] = np.nan
+        tracemalloc.start()
+        found = inference.spearman(rows)[0, 1]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found == pytest.approx(stats.spearmanr(*rows[:, gaps:]).statistic, abs=1e-12)
+        assert peak < 60 * rows.nbytes
+
+
+def test_matrix_spearman_matches_names_and_leaves_out_open_pairs():
+    rng = np.random.default_rng(0)
+    a, b = (pd.DataFrame(factor_matrix(rng, 9), list("abcdefghi"), list("abcdefghi")) for _ in range(2))
+    a.loc["a", "b"] = a.loc["b", "a"] = np.nan
+    names = list("hgfedcba")  # another order, one fewer
+    pairs = [(p, q) for k, p in enumerate(names) for q in names[k + 1 :] if {p, q} != {"a", "b"}]
+    wanted = stats.spearmanr([a.loc[p] for p in pairs], [b.loc[p] for p in pairs]).statistic
+    assert inference.matrix_spearman(a, b.loc[names, names]) == pytest.approx(wanted)
+    with pytest.raises(DataError, match="1 common pairs; at least 3"):
+        inference.matrix_spearman(a, b.loc[["h", "i"], ["h", "i"]])
 
 
 # --- matrix tests -----------------------------------------------------------------------------------------
@@ -355,18 +496,44 @@ def test_contrast_chosen_pairs_and_missing_kinds():
         inference.within_between(m, [None] + ["x"] * 11)
 
 
-def test_weighted_auc_of_the_bootstrap_is_that_of_a_resample():
+def test_contrast_intervals_are_those_of_a_loop_over_resampled_benchmarks():
+    """Every pair of two different benchmarks counts as often as both were drawn; a benchmark never meets its copy."""
     rng = np.random.default_rng(0)
-    v, same = rng.integers(0, 6, size=40).astype(float), rng.random(40) < 0.4
-    weight = rng.integers(0, 4, size=(5, 40))
-    order = np.argsort(v, kind="stable")
-    ties = np.flatnonzero(np.r_[True, np.diff(v[order]) != 0])
-    out = inference._weighted_contrast(weight, v, same, order, ties)
-    for w, (difference, auc) in zip(weight, out):
-        one, other = np.repeat(v[same], w[same]), np.repeat(v[~same], w[~same])
-        assert difference == pytest.approx(one.mean() - other.mean())
-        u = stats.mannwhitneyu(one, other).statistic
-        assert auc == pytest.approx(u / len(one) / len(other))
+    m = np.round(rng.normal(size=(10, 10)), 0)  # with ties
+    m = m + m.T
+    labels = np.array(list("aaaabbbbcc"))
+    c = inference.within_between(m, labels, bootstraps=40, permutations=0, pair_bootstraps=0, seed=3)
+    counts = np.random.default_rng(3).multinomial(10, np.full(10, 0.1), size=40)
+    differences, areas = [], []
+    for count in counts:
+        drawn = np.repeat(np.arange(10), count)
+        pairs = [(a, b) for k, a in enumerate(drawn) for b in drawn[k + 1 :] if a != b]
+        one = [m[a, b] for a, b in pairs if labels[a] == labels[b]]
+        other = [m[a, b] for a, b in pairs if labels[a] != labels[b]]
+        differences.append(np.mean(one) - np.mean(other))
+        areas.append(stats.mannwhitneyu(one, other).statistic / len(one) / len(other))
+    assert (c.low, c.high) == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])))
+    assert (c.auc_low, c.auc_high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])))
+
+
+def test_auc_leaves_out_what_is_not_known():
+    rng = np.random.default_rng(0)
+    names = [str(i) for i in range(12)]
+    m = rng.normal(size=(12, 12))
+    m = pd.DataFrame(m + m.T, names, names)
+    m.iloc[2, 5] = m.iloc[5, 2] = np.nan
+    labels = pd.Series(rng.integers(0, 3, 12), names, dtype=object)
+    labels["7"], labels["unheard of"] = None, 1
+    wanted = pd.DataFrame(rng.random((12, 12)) < 0.8, names, names)
+    wanted = wanted & wanted.T
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :] if "7" not in (a, b)]
+    pairs = [(a, b) for a, b in pairs if m.loc[a, b] == m.loc[a, b] and wanted.loc[a, b]]
+    same = [labels[a] == labels[b] for a, b in pairs]
+    found = inference.auc(m, labels, pairs=wanted, bootstraps=50)
+    assert found["auc"] == pytest.approx(roc_auc_score(same, [m.loc[a, b] for a, b in pairs]))
+    assert (found["within"], found["between"]) == (sum(same), len(same) - sum(same))
+    assert found["low"] < found["auc"] < found["high"]
+    assert np.isnan(inference.auc(m, dict.fromkeys(names, "all"))["auc"])
 
 
 def test_pair_tests_are_overconfident_with_unequal_labels_and_the_label_permutation_is_not():
@@ -401,3 +568,52 @@ def test_bootstrap_at_the_paper_size():
     rng = np.random.default_rng(0)
     low, high = inference.bootstrap_models(rng.normal(size=(88, 32)), bootstraps=100)
     assert low.shape == (88, 88) and (low.to_numpy() <= high.to_numpy()).all()
+
+
+# --- what is resampled ------------------------------------------------------------------------------------
+
+
+def test_the_reliability_interval_resamples_whole_groups():
+    """With a single lineage every resample is the whole sample; with two it has at most three values."""
+    rng = np.random.default_rng(0)
+    scores, error = rng.normal(size=(2, 16)), np.full((2, 16), 0.3)
+    whole = inference.score_reliability_table(scores, error, ["a"] * 16)
+    assert (whole["low"] == whole["reliability"]).all() and (whole["high"] == whole["reliability"]).all()
+    two = inference.score_reliability_table(scores, error, np.repeat(["a", "b"], 8), bootstraps=400)
+    halves = [inference.score_reliability(np.tile(scores[:, h], 2), error)[0] for h in (slice(8), slice(8, 16))]
+    ends = sorted([*halves, whole["reliability"][0]])
+    assert two["low"][0] == pytest.approx(ends[0]) and two["high"][0] == pytest.approx(ends[-1])
+    single = inference.score_reliability_table(scores, error)
+    assert (single["low"] < single["reliability"]).all() and (single["reliability"] < single["high"]).all()
+
+
+def test_no_resampling_of_benchmarks_pairs_one_with_its_own_copy():
+    """The diagonal (1) never enters: all pairs lie within 0.19 to 0.21, so must every interval."""
+    rng = np.random.default_rng(0)
+    m = 0.2 + 0.01 * rng.uniform(-1, 1, size=(8, 8))
+    m = (m + m.T) / 2
+    np.fill_diagonal(m, 1.0)
+    labels = list("xxxxyyyy")
+    for statistic in ("mean", "median", 0.9):
+        found = inference.summarise(m, statistic, bootstraps=100)
+        assert 0.19 <= found.low <= found.high <= 0.21
+    found = inference.summarise(m, labels=labels, same=True, bootstraps=100)
+    assert 0.19 <= found.low <= found.high <= 0.21
+    c = inference.within_between(m, labels, bootstraps=200, permutations=0, pair_bootstraps=0)
+    assert -0.02 <= c.low <= c.high <= 0.02
+    other = m.copy()
+    np.fill_diagonal(other, -9.0)  # a benchmark's copy would pull the correlation of the matrices apart
+    assert inference.agreement(m, other, method="pearson", bootstraps=50) == pytest.approx((1, 1, 1))
+
+
+def test_matrix_tests_see_relations_of_both_signs():
+    rng = np.random.default_rng(0)
+    a, third = (factor_matrix(rng, 14) for _ in range(2))
+    noise = factor_matrix(rng, 14)
+    for sign in (1, -1):
+        b = sign * a + 0.3 * noise
+        assert inference.mantel(b, a, permutations=199).p < 0.02
+        assert inference.partial_mantel(b, a, third, permutations=199).p < 0.02
+        table = inference.mrqap(b, {"a": a, "third": third}, permutations=199)
+        assert table.loc["a", "p"] < 0.02 and np.sign(table.loc["a", "coef"]) == sign
+    assert inference.mantel(-a, a, permutations=199, alternative="greater").p > 0.9

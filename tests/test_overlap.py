@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from helpers import inference, overlap, screening, validation
+from helpers import geometry, inference, maps, overlap, provenance, screening, selection, validation
 from helpers.errors import DataError, StaleArtifactError
 
 
@@ -180,7 +180,7 @@ def test_duplicated_models_are_reported():
     x, _, _ = population(units=50)
     x = pd.DataFrame(x, columns=[f"m{j}" for j in range(32)])
     x["m9"] = x["m2"]
-    assert overlap.duplicates(x) == [("m2", "m9")]
+    assert selection.duplicate_models(x) == [("m2", "m9")]
     with pytest.warns(UserWarning, match="m2 = m9"):
         overlap.signature(x, {"a": [0, 1], "b": [2, 3]})
 
@@ -292,10 +292,11 @@ def test_crossfit_never_shares_a_model_or_a_group(monkeypatch):
 def test_crossfit_puts_identical_models_in_one_group():
     x = population(units=300)[0]
     x[:, 1] = x[:, 0]
-    with pytest.warns(UserWarning, match="0 = 1"):
-        pool = overlap._Pool(x, "log")
-    groups = overlap._merge_duplicates(None, pool)
-    assert groups[0] == groups[1] and len(set(groups)) == 31
+    x[:, 9] = x[:, 7] = x[:, 5]
+    y = population(units=300)[1]
+    with pytest.warns(UserWarning, match="0 = 1, 5 = 7 = 9"):
+        found = overlap.crossfit(x, y, splits=1, bootstraps=0)
+    assert found.details["groups"] == 29
 
 
 def test_crossfit_refusals():
@@ -348,7 +349,7 @@ def test_own_text_is_excluded_from_selection():
     kept = overlap.select(x, y, 40, "top", exclude=barred)
     assert not set(kept[0][0]) & set(free[0][0])
     assert kept[1][0].tolist() == free[1][0].tolist()
-    with pytest.raises(DataError, match="expected shape"):
+    with pytest.raises(DataError, match="expected bool of shape"):
         overlap.select(x, y, 40, "top", exclude=barred[:5])
 
 
@@ -522,3 +523,42 @@ def test_ratio_curve_finds_the_signal_and_sinks_to_chance_without():
     chance = validation.ratio_curve(noise, y, labels, (0.05,), groups, repeats=4)
     cross = chance.loc[chance["measure"] == "signature, cross-fitted", "auc"].mean()
     assert abs(cross - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("kind", inference.INTERVALS)
+def test_an_axis_says_what_its_interval_is(tmp_path, monkeypatch, kind):
+    """Percentile and recentred intervals both fill `low` and `high`: the table's column tells them apart."""
+    names = list("abcdef")
+    rng = np.random.default_rng(0)
+    value = pd.DataFrame(np.corrcoef(rng.normal(size=(6, 9))), names, names)
+    low, high = value - 0.1, value + 0.1
+    low.loc["a", "b"] = low.loc["b", "a"] = np.nan
+    folder = tmp_path / "lab"
+    overlap.write(folder, "semantic", value.clip(-0.9, 0.9), low, high, interval=kind)
+    overlap.write(folder, "neural", value.clip(-0.9, 0.9))
+    stored = provenance.read_table(folder / "overlap" / "semantic.parquet")
+    assert stored["interval"].tolist() == ["none"] + [kind] * 14
+    assert overlap.read(folder, "semantic")["interval"] == kind
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    axes = maps.read("lab")
+    assert axes.interval == {"semantic": kind, "neural": "none"}
+    assert axes.subset(["neural"]).interval == {"neural": "none"} and maps.comparable(axes).interval == axes.interval
+    old = stored.drop(columns="interval")
+    provenance.write_table(folder / "overlap" / "semantic.parquet", old)
+    assert maps.read("lab").interval["semantic"] == overlap.read(folder, "semantic")["interval"] == "not stated"
+
+
+def test_an_unknown_kind_of_interval_is_refused(tmp_path):
+    value = pd.DataFrame(np.eye(3), list("abc"), list("abc"))
+    with pytest.raises(ValueError, match="did you mean 'percentile'"):
+        overlap.write(tmp_path, "semantic", value, interval="percentiles")
+
+
+def test_measures_state_their_own_interval():
+    rng = np.random.default_rng(0)
+    points = {n: rng.normal(size=(8, 3)) for n in "abcd"}
+    kinds = {
+        m: geometry.compare(points, m, bootstraps=5, splits=0).interval for m in ("whitened", "pairwise", "energy")
+    }
+    assert kinds == {"whitened": "recentred, Fisher z", "pairwise": "recentred, Fisher z", "energy": "recentred"}
+    assert geometry.compare(points, bootstraps=0, splits=0).interval == "none"

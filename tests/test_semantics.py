@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from helpers import errors, geometry, semantics
+from helpers import errors, geometry, inference, semantics
 
 TOPICS = {
     "sums": [f"What is {i} plus {i + 3}?" for i in range(8)],
@@ -125,16 +125,16 @@ def test_bertscore_of_single_words_stays_between_no_match_and_equality(encoder):
 
 def test_bertscore_of_sets_is_rescaled_by_unrelated_questions(encoder):
     result = semantics.compare(frame(**TOPICS), encoder, "bertscore", bootstraps=10, splits=5)
-    assert abs(geometry.upper(result.matrix).mean()) < 0.05  # the baseline is that mean
+    assert abs(inference.upper(result.matrix).mean()) < 0.05  # the baseline is that mean
     alike = [result.matrix.loc["sums", "products"], result.matrix.loc["capitals", "rivers"]]
-    assert min(alike) > np.sort(geometry.upper(result.matrix))[:4].max()
+    assert min(alike) > np.sort(inference.upper(result.matrix))[:4].max()
 
 
 def test_topics_are_found_by_every_measure(encoder):
     kind = pd.Series({"sums": 0, "products": 0, "capitals": 1, "rivers": 1})
     for measure in ("whitened", "centred", "pairwise", "energy", "mmd"):
         result = semantics.compare(frame(**TOPICS), encoder, measure, bootstraps=10, splits=5)
-        reached = geometry.auc(result.matrix, kind, bootstraps=0)["auc"]
+        reached = inference.auc(result.matrix, kind, bootstraps=0)["auc"]
         assert reached >= (0.75 if measure in ("energy", "mmd") else 1.0), measure
         assert set(result.reliability.columns) == {"benchmark", "reliability", "low", "high"}
         assert (result.low.to_numpy() <= result.matrix.to_numpy() + 1e-5).all()
@@ -244,7 +244,8 @@ def test_reliability_knows_signal_from_noise():
     clear = geometry.compare(clouds(rng, centers, 40, 0.5), bootstraps=0, splits=20)
     noise = geometry.compare(clouds(rng, {n: np.zeros(4) for n in centers}, 40), bootstraps=0, splits=20)
     assert geometry.matrix_reliability(clear) > 0.9 > 0.4 > geometry.matrix_reliability(noise)
-    assert geometry.noise_ceiling(clear, clear) == pytest.approx(geometry.matrix_reliability(clear))
+    level = geometry.matrix_reliability(clear)
+    assert inference.noise_ceiling(level, level) == pytest.approx(level)
 
 
 def test_intervals_cover_the_population_value():
@@ -257,7 +258,7 @@ def test_intervals_cover_the_population_value():
     for seed in range(60):
         result = geometry.compare(clouds(rng, centers, 40), "centred", bootstraps=100, splits=0, seed=seed)
         inside = (result.low.to_numpy() <= wanted) & (wanted <= result.high.to_numpy())
-        hits.append(geometry.upper(inside).mean())
+        hits.append(inference.upper(inside).mean())
     assert 0.88 <= np.mean(hits) <= 0.99
 
 
@@ -267,15 +268,15 @@ def test_auc_is_the_area_under_the_curve():
     values = rng.normal(size=(12, 12))
     matrix = pd.DataFrame(values + values.T, names, names)
     groups = pd.Series(rng.integers(0, 3, 12), names)
-    same = geometry.upper(groups.to_numpy()[:, None] == groups.to_numpy())
-    found = geometry.auc(matrix, groups, bootstraps=200)
-    assert found["auc"] == pytest.approx(roc_auc_score(same, geometry.upper(matrix)))
+    same = inference.upper(groups.to_numpy()[:, None] == groups.to_numpy())
+    found = inference.auc(matrix, groups, bootstraps=200)
+    assert found["auc"] == pytest.approx(roc_auc_score(same, inference.upper(matrix)))
     assert found["low"] < found["auc"] < found["high"]
     among = pd.DataFrame(rng.random((12, 12)) < 0.6, names, names)
     among = among & among.T
-    keep = geometry.upper(among)
-    oracle = roc_auc_score(same[keep], geometry.upper(matrix)[keep])
-    assert geometry.auc(matrix, groups, among=among, bootstraps=0)["auc"] == pytest.approx(oracle)
+    keep = inference.upper(among)
+    oracle = roc_auc_score(same[keep], inference.upper(matrix)[keep])
+    assert inference.auc(matrix, groups, pairs=among, bootstraps=0)["auc"] == pytest.approx(oracle)
 
 
 def test_residual_takes_out_a_covariate_and_nothing_else():
@@ -287,7 +288,7 @@ def test_residual_takes_out_a_covariate_and_nothing_else():
     own = own + own.T
     matrix = pd.DataFrame(own - 5 * distance.to_numpy(), names, names)
     left = geometry.residual(matrix, {"length": distance})
-    assert abs(np.corrcoef(geometry.upper(left), geometry.upper(distance))[0, 1]) < 1e-8
+    assert abs(np.corrcoef(inference.upper(left), inference.upper(distance))[0, 1]) < 1e-8
     with pytest.raises(errors.DataError, match="'length' has no row"):
         geometry.residual(matrix, {"length": distance.loc["b":, "b":]})
 

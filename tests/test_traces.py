@@ -8,7 +8,7 @@ from scipy.stats import ttest_ind
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from helpers import atlas, errors, geometry, paths, provenance, studies, traces
+from helpers import atlas, errors, inference, paths, provenance, studies, traces
 from helpers import questions as question_tables
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -254,7 +254,7 @@ def collected(model, tokenizer, questions):
 def test_traces_of_one_topic_are_alike(collected, kind):
     result = traces.similarity(collected, kind, bootstraps=20, splits=10)
     topics = pd.Series({n: n[0] for n in collected})
-    assert geometry.auc(result.matrix, topics, bootstraps=0)["auc"] > (0.99 if kind == "activation" else 0.6)
+    assert inference.auc(result.matrix, topics, bootstraps=0)["auc"] > (0.99 if kind == "activation" else 0.6)
     assert (result.low.to_numpy() <= result.matrix.to_numpy() + 1e-6).all()
     assert (result.high.to_numpy() >= result.matrix.to_numpy() - 1e-6).all()
 

@@ -227,7 +227,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", default="auto", choices=["auto", "fraction", "percent", "raw"])
     parser.add_argument("--lower-is-better", action="store_true")
     parser.add_argument("--metric", default="", help="metric to take, or metric,filter")
-    parser.add_argument("--runs", default="newest", help="run of a harness folder: a part of its path, or shots such as 5shot")
+    parser.add_argument(
+        "--runs", default="newest", help="run of a harness folder: a part of its path, or shots such as 5shot"
+    )
     parser.add_argument("--alias", action="append", default=[], metavar="YOURS=STUDYS", help="a model's name")
     parser.add_argument("--models", default="", metavar="NAME=PLACE,...", help="your own models: folders or hub ids")
     parser.add_argument("--family", action="append", default=[], metavar="NAME=LINEAGE", help="their lineages")

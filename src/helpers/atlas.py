@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control, ttest_ind_from_stats
+from scipy.stats import ttest_ind_from_stats
 
-from helpers import errors, geometry, paths, preparation, provenance
+from helpers import errors, geometry, inference, overlap, paths, preparation, provenance
 from helpers import studies as study_files
 from helpers.errors import (
     DataError,
@@ -83,7 +83,7 @@ class Atlas:
 def _pairs(matrix: pd.DataFrame, **constant) -> pd.DataFrame:
     rows, columns = np.triu_indices(len(matrix), 1)
     names = np.asarray(matrix.index, dtype=object)
-    values = geometry.upper(matrix.to_numpy(dtype=np.float32))
+    values = inference.upper(matrix.to_numpy(dtype=np.float32))
     return pd.DataFrame({**constant, "a": names[rows], "b": names[columns], "value": values})
 
 
@@ -149,7 +149,7 @@ def measure_all(
     tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items() if found}
     if len(models) >= 5:
         second = second_order({m: {n: own[n] for n in kept} for m, own in models.items()}, seed=seed)
-        tables["second-order"] = geometry.long_table(second)
+        tables["second-order"] = overlap.to_long(second.matrix, second.low, second.high, interval=second.interval)
         tables["second-order-reliability"] = second.reliability
     about = {
         "models": list(models),
@@ -213,20 +213,8 @@ def pairs_of(matrix: pd.DataFrame, value: str = "value") -> pd.DataFrame:
     """
     names = np.sort(np.asarray(matrix.index, dtype=object))
     rows, columns = np.triu_indices(len(names), 1)
-    values = geometry.upper(matrix.loc[names, names].to_numpy(dtype=float))
+    values = inference.upper(matrix.loc[names, names].to_numpy(dtype=float))
     return pd.DataFrame({"a": names[rows], "b": names[columns], value: values})
-
-
-def false_discovery(p: pd.Series) -> pd.Series:
-    """Return Benjamini-Hochberg adjusted p-values (q), NaN where p is NaN.
-
-    >>> false_discovery(pd.Series([0.01, 0.02, 0.9])).round(3).tolist()
-    [0.03, 0.03, 0.9]
-    """
-    q = pd.Series(np.nan, p.index)
-    known = p.notna()
-    q[known] = false_discovery_control(p[known].clip(0, 1))
-    return q
 
 
 def square(pairs: pd.DataFrame, names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -255,14 +243,14 @@ def separation(
     """Return how well each matrix of a long table separates labels: one row a matrix and label.
 
     `tables` has `a`, `b`, `value` and the columns `by` that name a matrix; `labels` maps a target's name to a
-    Series over benchmarks; `among` as in ``helpers.geometry.auc``. Columns: `by`, `target`, `auc`, `low`,
+    Series over benchmarks; `among`: `pairs` of ``helpers.inference.auc``. Columns: `by`, `target`, `auc`, `low`,
     `high`.
     """
     rows = []
     for key, part in tables.groupby(list(by), sort=False):
         matrix = square(part)
         for target, groups in labels.items():
-            result = geometry.auc(matrix, groups, among=among, bootstraps=bootstraps, seed=seed)
+            result = inference.auc(matrix, groups, pairs=among, bootstraps=bootstraps, seed=seed)
             rows.append({**dict(zip(by, key)), "target": target, **result})
     return pd.DataFrame(rows)
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from helpers import errors, lab, paths, preparation, provenance, questions, scores, studies
+from helpers import errors, inference, lab, paths, preparation, provenance, questions, scores, studies
 from helpers.errors import DataError, StaleArtifactError, nearest
 from helpers.problems import Problem, refuse
 
@@ -141,8 +140,12 @@ def grade_scores(
     table = scores.read(path)
     names = list(table["benchmark"].unique())
     chosen = benchmark or names[0]
-    if chosen not in names or (benchmark is None and len(names) > 1):
-        raise DataError(f"{shown} holds {len(names)} benchmarks; say which one: {nearest(chosen, names)}")
+    if chosen not in names:
+        raise DataError(f"{shown} has no benchmark '{chosen}'; {nearest(chosen, names)}")
+    if benchmark is None and len(names) > 1:
+        raise DataError(
+            f"{shown} holds {len(names)} benchmarks; say which one (BENCHMARK=name): {', '.join(names[:8])}"
+        )
     own = table[table["benchmark"] == chosen].set_index("model")
     unknown = [m for m in own.index if m not in lab.model_names()]
     if unknown:
@@ -190,17 +193,34 @@ def grade(
         if domain not in lab.text.world():
             raise DataError(f"no domain '{domain}' in the laboratory; {nearest(domain, lab.text.world())}")
     if not suite:
-        raise DataError("the suite is empty; name at least one domain.")
+        raise DataError(f"the suite is empty; name at least one domain of {', '.join(lab.text.world())}.")
+    if len(set(suite)) < len(suite):
+        raise DataError(f"the suite names a domain twice ({', '.join(suite)}); name each once.")
+    twice = answered.index[answered.index.duplicated()]
+    if len(twice):
+        raise DataError(f"'{name}': model '{twice[0]}' is given twice ({len(twice)} such rows); keep one row a model.")
     absent = [m for m in exposure.index if m not in answered.index]
     if absent:
         raise DataError(f"{len(absent)} of {len(exposure)} models have no score (first: '{absent[0]}'); score all of them.")  # fmt: skip
     answered = answered.loc[exposure.index].astype(float)
+    for column, sound, wanted in (
+        ("score", answered["score"].between(0, 1), "a fraction from 0 to 1"),
+        ("n_items", answered["n_items"].between(1, np.inf, inclusive="left"), "a number of questions, at least 1"),
+    ):
+        if not sound.all():
+            model = answered.index[~sound][0]
+            raise DataError(
+                f"'{name}': {column} of model '{model}' is {answered.loc[model, column]:g} ({int((~sound).sum())} of "
+                f"{len(sound)} models are like this); give {wanted}."
+            )
     halves = [np.array([exposure.index.get_loc(m) for m in half]) for half in split(list(exposure.index))]
     own = answered["score"].to_numpy()
     if min(len(np.unique(own[half])) for half in halves) < 2:
         raise DataError(f"'{name}': all models score alike; nothing can be compared.")
     known, domains = suite_scores(suite, list(exposure.index))
     known, domains = (x.drop(list(leave_out), errors="ignore") for x in (known, domains))
+    if known.empty:
+        raise DataError(f"no benchmark of {', '.join(suite)} is left to compare with; name more domains.")
     means = known.rank(axis=1).groupby(domains).mean()
     witnesses = np.vstack([exposure[list(suite)].T.to_numpy(float), means.to_numpy(), known.to_numpy()])
     error = own * (1 - own) / answered["n_items"].to_numpy()
@@ -208,7 +228,7 @@ def grade(
     rng = np.random.default_rng(seed)
     drawn = [[rng.choice(half, len(half)) for half in halves] for _ in range(bootstraps)]
     draws = [_share(own, error, witnesses, one)[0] for one in drawn]
-    low, high = np.quantile(draws, [0.025, 0.975]) if bootstraps else (np.nan, np.nan)
+    low, high = inference.interval(draws) if bootstraps else (np.nan, np.nan)
     rho = known.T.corrwith(answered["score"], method="spearman")
     return Grade(
         name=name, suite=tuple(suite), score=value, low=float(low), high=float(high), reliability=reliability,
@@ -225,10 +245,7 @@ def _share(
     reliability = float(np.clip(1 - error[both].mean() / variance, 0, 1)) if variance else 0.0
     by_half = []
     for half in halves:
-        ranks = stats.rankdata(np.vstack([own[None, half], witnesses[:, half]]), axis=1)
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        norm = np.sqrt((ranks**2).sum(axis=1))
-        by_half.append((ranks[1:] @ ranks[0]) / np.maximum(norm[1:] * norm[0], 1e-12))
+        by_half.append(np.nan_to_num(inference.spearman_by_row(witnesses[:, half], own[half])))
     shares = []
     for here, there in (by_half, by_half[::-1]):
         best = np.abs(here).argmax()
@@ -249,23 +266,31 @@ def suite_scores(suite: Sequence[str], models: list[str]) -> tuple[pd.DataFrame,
     return known[0].pivot(index="benchmark", columns="model", values="score").loc[kept.index, models], kept
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        """Raise: argparse would end with status 2, which here says "graded but not passed"."""
+        raise DataError(f"{message}; `python -m helpers.capstone --help` names the arguments.")
+
+
 @errors.command
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; exit status 0: passed, 2: graded but not passed, 1: the file is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.capstone", description=__doc__.splitlines()[0])
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--questions", help="question file; the laboratory's models answer it")
-    given.add_argument("--scores", help="score file of the laboratory's 32 models, with n_items")
+    """Run the command line; exit status 0: passed, 2: graded but not passed, 1: a file or argument is wrong."""
+    parser = _Parser(prog="python -m helpers.capstone", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--questions", help="question file; the laboratory's models answer it")
+    parser.add_argument("--scores", help="score file of the laboratory's 32 models, with n_items")
     parser.add_argument("--benchmark", help="which benchmark of the score file")
     parser.add_argument("--suite", default=",".join(SUITE), help="domains of the suite (default: %(default)s)")
     options = parser.parse_args(arguments)
-    if not (options.questions or options.scores):
-        parser.error("the file's name is empty: make capstone QUESTIONS=my_questions.jsonl, or SCORES=my_scores.csv")
+    asked, scored = (str(f or "").strip() for f in (options.questions, options.scores))
+    if bool(asked) == bool(scored):
+        found = "both a question file and a score file are" if asked else "neither a question file nor a score file is"
+        raise DataError(f"{found} given; give one: `make capstone QUESTIONS=file` or `make capstone SCORES=file`.")
+    if asked and options.benchmark:
+        raise DataError("a benchmark is chosen in a score file, but a question file is given; leave BENCHMARK out.")
     suite = tuple(d.strip() for d in options.suite.split(",") if d.strip())
-    if options.questions:
-        made = grade_questions(options.questions, suite)
-    else:
-        made = grade_scores(options.scores, suite, benchmark=options.benchmark)
+    if not Path(asked or scored).is_file():
+        raise DataError(f"'{asked or scored}' is no file; give the path of a file.")
+    made = grade_questions(asked, suite) if asked else grade_scores(scored, suite, benchmark=options.benchmark)
     print(made)
     return 0 if made.passed else 2
 

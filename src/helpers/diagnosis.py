@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import norm, rankdata
+from statsmodels.stats.proportion import proportion_confint
 
 from helpers import inference, maps, questions
 from helpers.errors import DataError, nearest
@@ -193,7 +194,7 @@ def divergent(
     result["estimate"] = table[f"{target}_rank"] - table[[f"{a}_rank" for a in others]].mean(axis=1)
     result["low"], result["high"] = np.nan, np.nan
     result["p"] = p
-    result["q"] = q if method == "adafilter" else maps.adjust(p, method)
+    result["q"] = q if method == "adafilter" else inference.adjust(p, method)
     result["flagged"] = result["q"] <= alpha
     result["tested"] = int(np.isfinite(p).sum())
     for axis in (target, *others):
@@ -264,7 +265,7 @@ def standing(axes: maps.Axes | Mapping[str, pd.DataFrame], axis: str, alpha: flo
     parts = []
     for part in (alone, far):
         part["axis"], part["tested"] = axis, len(part)
-        part["q"] = maps.adjust(part["p"])
+        part["q"] = inference.adjust(part["p"])
         part["flagged"] = part["q"] <= alpha if part is alone else part["z"].abs() > FAR
         part = part.sort_values("p" if part is alone else "z", key=lambda c: c if c.name == "p" else -c.abs())
         parts.append(part.reindex(columns=COLUMNS).reset_index(drop=True))
@@ -511,16 +512,10 @@ def contaminated(table: pd.DataFrame, minimum: float = 0.01, **options) -> pd.Da
     sizes = table["benchmark"].value_counts()
     size = found[["a", "b"]].apply(lambda c: c.map(sizes)).min(axis=1).to_numpy(float)
     share = found["share"].to_numpy(float)
-    centre = (share + maps.Z95**2 / (2 * size)) / (1 + maps.Z95**2 / size)
-    half = maps.Z95 * np.sqrt(share * (1 - share) / size + (maps.Z95 / (2 * size)) ** 2)
-    half = half / (1 + maps.Z95**2 / size)
+    low, high = proportion_confint(share * size, size, method="wilson")
     result = found[["a", "b"]].copy()
     result["kind"], result["axis"] = "contaminated", "questions"
-    result["estimate"], result["low"], result["high"] = (
-        share,
-        (centre - half).clip(0, 1),
-        (centre + half).clip(0, 1),
-    )
+    result["estimate"], result["low"], result["high"] = share, low, high
     result["p"] = result["q"] = np.nan
     result["flagged"] = share >= minimum
     count = table["benchmark"].nunique()
@@ -723,7 +718,7 @@ def _suite(kept, method, dropped, stack, everywhere, spread, names) -> dict:
     row["low"] = row["high"] = np.nan
     if spread is not None:
         losses = (1 - spread[..., kept].max(axis=-1)).mean(axis=(1, 2))
-        row["low"], row["high"] = (float(q) for q in np.quantile(losses, [0.025, 0.975]))
+        row["low"], row["high"] = map(float, inference.interval(losses))
     for axis, matrix in everywhere.items():
         present = np.isfinite(matrix.diagonal())
         inside = [k for k in kept if present[k]]
@@ -933,21 +928,22 @@ def trials(worlds: int = 6, *, models: int = 96, alpha: float = 0.05, seed: int 
         }
         resampled = numbers[draw].sum(axis=1)
         for name, column in (("precision", 1), ("recall", 0)):
-            row |= _rate(name, row["correct"], numbers[:, column].sum(), resampled[:, 2], resampled[:, column])
+            row |= rate_with_interval(
+                name, row["correct"], numbers[:, column].sum(), resampled[:, 2], resampled[:, column]
+            )
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _rate(name: str, hits: int, total: int, drawn_hits: np.ndarray, drawn_total: np.ndarray) -> dict:
+def rate_with_interval(name: str, hits: int, total: int, drawn_hits: np.ndarray, drawn_total: np.ndarray) -> dict:
     """A rate with its 95 % interval over resampled worlds, or Wilson's interval where the rate is 0 or 1."""
     if not total:
         return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
     if hits in (0, total):
-        result = binomtest(int(hits), int(total)).proportion_ci(method="wilson")
-        low, high = result.low, result.high
+        low, high = proportion_confint(int(hits), int(total), method="wilson")
     else:
         known = drawn_total > 0
-        low, high = np.quantile(drawn_hits[known] / drawn_total[known], [0.025, 0.975])
+        low, high = inference.interval(drawn_hits[known] / drawn_total[known])
     return {name: hits / total, f"{name}_low": float(low), f"{name}_high": float(high)}
 
 

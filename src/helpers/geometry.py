@@ -26,10 +26,9 @@ import pandas as pd
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 from sklearn.covariance import ledoit_wolf
 
-from helpers import provenance
+from helpers import inference, overlap, provenance
 from helpers.errors import DataError
 
 CENTROID = ("centroid", "centred", "whitened", "zscored")
@@ -104,6 +103,7 @@ class Comparison:
     companions : further matrices by name, where a measure has them.
     settings : what was asked for, for the artifact's sidecar.
     notes : sentences for the reader.
+    interval : what `low` and `high` are, a key of ``inference.INTERVALS``.
     """
 
     matrix: pd.DataFrame
@@ -116,6 +116,7 @@ class Comparison:
     companions: dict[str, pd.DataFrame] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    interval: str = "none"
 
 
 def _cosine(rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
@@ -284,30 +285,6 @@ def _statistic(points: dict[str, np.ndarray], measure: str):
     raise ValueError(f"measure '{measure}' is none of {', '.join(CENTROID + KERNEL)}")
 
 
-def upper(matrix: pd.DataFrame | np.ndarray) -> np.ndarray:
-    """Return the values above the diagonal, row by row.
-
-    >>> upper(np.array([[1, 2, 3], [2, 1, 4], [3, 4, 1]]))
-    array([2, 3, 4])
-    """
-    values = np.asarray(matrix)
-    return values[..., *np.triu_indices(values.shape[-1], 1)]
-
-
-def interval(value: np.ndarray, draws: np.ndarray, bounded: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Return 2.5 % and 97.5 % bounds from bootstrap draws (first axis), moved onto the estimate.
-
-    A resampled centroid is noisier than the centroid, so a resampled cosine is closer to zero than the
-    estimate: the draws' mean is moved to the estimate, on the arctanh scale when values lie in [-1, 1].
-    """
-    if bounded:
-        safe = [np.arctanh(np.clip(v, -0.999999, 0.999999)) for v in (value, draws)]
-    else:
-        safe = [value, draws]
-    low, high = np.quantile(safe[1] - safe[1].mean(0) + safe[0], [0.025, 0.975], axis=0)
-    return (np.tanh(low), np.tanh(high)) if bounded else (low, high)
-
-
 def row_correlation(first: np.ndarray, second: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return Spearman of each row of two matrices over the given columns, the row's own column left out.
 
@@ -326,33 +303,8 @@ def row_correlation(first: np.ndarray, second: np.ndarray, columns: np.ndarray) 
         rows = np.flatnonzero(drawn == times)
         keep = np.broadcast_to(columns, (len(rows), len(columns)))[columns != rows[:, None]]
         keep = keep.reshape(len(rows), -1)
-        a, b = (rankdata(m[rows[:, None], keep], axis=1) for m in (first, second))
-        a, b = (m - m.mean(1, keepdims=True) for m in (a, b))
-        scale = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-        result[rows] = np.divide((a * b).sum(1), scale, out=np.full(len(rows), np.nan), where=scale > 0)
+        result[rows] = inference.spearman_by_row(first[rows[:, None], keep], second[rows[:, None], keep])
     return result
-
-
-def spearman_brown(r: np.ndarray | float, factor: float = 2.0) -> np.ndarray | float:
-    """Return the reliability of a measurement `factor` times as long; values below zero stay as they are.
-
-    >>> round(float(spearman_brown(0.5)), 3)
-    0.667
-    """
-    return np.where(np.asarray(r) > 0, factor * r / (1 + (factor - 1) * np.maximum(r, 0)), r)[()]
-
-
-def reliability_table(names: list[str], draws: np.ndarray, factor: float = 2.0) -> pd.DataFrame:
-    """Return `benchmark`, `reliability`, `low`, `high` from (n_draws, n_benchmarks) correlations.
-
-    The estimate is the median over draws, stepped up by Spearman-Brown (`factor` 2: halves; 1: no step).
-    """
-    known = ~np.isnan(draws).all(0)
-    stepped = np.full((3, len(names)), np.nan)
-    if known.any():
-        quantiles = np.nanquantile(draws[:, known], [0.5, 0.025, 0.975], axis=0)
-        stepped[:, known] = spearman_brown(quantiles, factor)
-    return pd.DataFrame({"benchmark": names, "reliability": stepped[0], "low": stepped[1], "high": stepped[2]})
 
 
 def compare(
@@ -424,10 +376,12 @@ def resample(names, sizes, statistics, measure, bootstraps, splits, seed) -> Com
         return np.mean([s(weights) for s in statistics], axis=0)
 
     value = mean(*question_weights(sizes, rng, "all"))
-    low, high = np.full_like(value, np.nan), np.full_like(value, np.nan)
+    low, high, kind = np.full_like(value, np.nan), np.full_like(value, np.nan), "none"
     if bootstraps:
         draws = np.stack([mean(*question_weights(sizes, rng, "bootstrap")) for _ in range(bootstraps)])
-        low, high = interval(value, draws, bounded=measure in (*CENTROID, "pairwise"))
+        bounded = measure in (*CENTROID, "pairwise")
+        low, high = inference.interval(draws, estimate=value, fisher=bounded)
+        kind = "recentred, Fisher z" if bounded else "recentred"
     halves = np.full((max(splits, 1), len(names)), np.nan)
     for split in range(splits):
         first, second = (mean(w) for w in question_weights(sizes, rng, "halves"))
@@ -437,21 +391,16 @@ def resample(names, sizes, statistics, measure, bootstraps, splits, seed) -> Com
     frames = [pd.DataFrame(m, index=names, columns=names) for m in (value, low, high)]
     return Comparison(
         *frames,
-        reliability=reliability_table(names, halves),
+        reliability=inference.reliability_table(halves, names),
         frame=statistics[0].frame if len(statistics) == 1 else None,
         settings={"measure": measure, "bootstraps": bootstraps, "splits": splits, "seed": seed},
+        interval=kind,
     )
 
 
 def matrix_reliability(comparison: Comparison) -> float:
     """Return the mean of the benchmarks' reliabilities, the square of the matrix' noise ceiling."""
     return float(comparison.reliability["reliability"].mean())
-
-
-def noise_ceiling(first: Comparison, second: Comparison) -> float:
-    """Return ``sqrt(rel_1 rel_2)``: the correlation two matrices would show if only noise set them apart."""
-    product = matrix_reliability(first) * matrix_reliability(second)
-    return float(np.sqrt(max(product, 0.0)))
 
 
 def crossnobis(points: Mapping[str, np.ndarray], *, splits: int = 20, seed: int = 0) -> pd.DataFrame:
@@ -473,56 +422,6 @@ def crossnobis(points: Mapping[str, np.ndarray], *, splits: int = 20, seed: int 
     return pd.DataFrame(total / splits / vectors.shape[1], index=list(points), columns=list(points))
 
 
-def auc(
-    matrix: pd.DataFrame,
-    groups: pd.Series,
-    *,
-    among: pd.DataFrame | None = None,
-    bootstraps: int = 1000,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return how well similarity separates same-group from other-group pairs: `auc`, `low`, `high`, counts.
-
-    The area under the ROC curve is the chance that a same-group pair is more similar than an other-group pair
-    (ties count half). The interval resamples benchmarks, not pairs, because pairs share benchmarks; pairs of
-    a benchmark with its own copy are left out. `among`, a symmetric boolean matrix, keeps only some pairs
-    (for example those of different formats).
-
-    Examples
-    --------
-    >>> matrix = pd.DataFrame([[1, .9, 0], [.9, 1, .1], [0, .1, 1]], index=list("abc"), columns=list("abc"))
-    >>> auc(matrix, pd.Series({"a": 1, "b": 1, "c": 2}), bootstraps=0)["auc"]
-    1.0
-    """
-    names = [n for n in matrix.index if n in groups.index and pd.notna(groups[n])]
-    values = matrix.loc[names, names].to_numpy(dtype=float)
-    label = pd.factorize(groups.loc[names])[0]
-    same = label[:, None] == label[None, :]
-    counted = np.isfinite(values) if among is None else np.isfinite(values) & among.loc[names, names].to_numpy()
-
-    def area(index: np.ndarray) -> float:
-        rows, columns = np.triu_indices(len(index), 1)
-        a, b = index[rows], index[columns]
-        keep = (a != b) & counted[a, b]
-        score, target = values[a, b][keep], same[a, b][keep]
-        hits, misses = target.sum(), (~target).sum()
-        if not hits or not misses:
-            return np.nan
-        return (rankdata(score)[target].sum() - hits * (hits + 1) / 2) / (hits * misses)
-
-    rng = np.random.default_rng(seed)
-    draws = np.array([area(rng.integers(0, len(names), len(names))) for _ in range(bootstraps)])
-    low, high = np.nanquantile(draws, [0.025, 0.975]) if np.isfinite(draws).any() else (np.nan, np.nan)
-    pairs = upper(same)[upper(counted)]
-    return {
-        "auc": float(area(np.arange(len(names)))),
-        "low": float(low),
-        "high": float(high),
-        "within": int(pairs.sum()),
-        "between": int((~pairs).sum()),
-    }
-
-
 def residual(matrix: pd.DataFrame, covariates: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the matrix with linear effects of pairwise covariates (e.g. length difference) taken out.
 
@@ -531,13 +430,13 @@ def residual(matrix: pd.DataFrame, covariates: Mapping[str, pd.DataFrame]) -> pd
     """
     names = list(matrix.index)
     rows, columns = np.triu_indices(len(names), 1)
-    target = upper(matrix)
+    target = inference.upper(matrix)
     design = [np.ones_like(target)]
     for name, covariate in covariates.items():
         missing = sorted(set(names) - set(covariate.index))
         if missing:
             raise DataError(f"covariate '{name}' has no row for '{missing[0]}' ({len(missing)} missing).")
-        design.append(upper(covariate.loc[names, names]))
+        design.append(inference.upper(covariate.loc[names, names]))
     design = np.stack(design, 1)
     left = target - design @ np.linalg.lstsq(design, target, rcond=None)[0] + target.mean()
     result = np.full(matrix.shape, np.nan)
@@ -545,29 +444,9 @@ def residual(matrix: pd.DataFrame, covariates: Mapping[str, pd.DataFrame]) -> pd
     return pd.DataFrame(result, index=names, columns=names)
 
 
-def spearman(first: pd.DataFrame, second: pd.DataFrame) -> float:
-    """Return Spearman's rho of two similarity matrices over their common pairs (aligned by name)."""
-    names = [n for n in first.index if n in second.index]
-    a, b = (upper(m.loc[names, names].to_numpy(dtype=float)) for m in (first, second))
-    keep = np.isfinite(a) & np.isfinite(b)
-    if keep.sum() < 3:
-        raise DataError(f"{keep.sum()} common pairs; at least 3 are needed for a correlation.")
-    return float(np.corrcoef(rankdata(a[keep]), rankdata(b[keep]))[0, 1])
-
-
-def long_table(comparison: Comparison) -> pd.DataFrame:
-    """Return the pairs above the diagonal as `a`, `b`, `value`, `low`, `high`."""
-    names = np.asarray(comparison.matrix.index, dtype=object)
-    rows, columns = np.triu_indices(len(names), 1)
-    parts = {k: upper(getattr(comparison, m)) for k, m in (("value", "matrix"), ("low", "low"), ("high", "high"))}
-    return pd.DataFrame({"a": names[rows], "b": names[columns], **parts})
-
-
 def write_axis(folder: Path | str, axis: str, comparison: Comparison, **provenance_arguments) -> list[Path]:
     """Write ``<folder>/overlap/<axis>.parquet`` and ``<axis>-reliability.csv``, each with its sidecar."""
-    target = Path(folder) / "overlap"
     common = {"parameters": comparison.settings, **provenance_arguments}
-    return [
-        provenance.write_table(target / f"{axis}.parquet", long_table(comparison), **common),
-        provenance.write_table(target / f"{axis}-reliability.csv", comparison.reliability, **common),
-    ]
+    reliability = comparison.reliability.set_index("benchmark")
+    bounds = comparison.low, comparison.high
+    return overlap.write(folder, axis, comparison.matrix, *bounds, reliability, interval=comparison.interval, **common)

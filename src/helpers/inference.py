@@ -19,7 +19,7 @@ from statsmodels.stats.multitest import multipletests
 from helpers.errors import DataError, nearest
 
 Alternative = Literal["two-sided", "greater", "less"]
-MIN_MODELS = 8
+MIN_MODELS = 8  # fewer cannot carry a correlation over models
 MIN_BENCHMARKS = 5
 _CHUNK = 4_000_000  # numbers held at once by a resampling loop
 
@@ -56,17 +56,43 @@ def permutation_p(null, observed: float, alternative: Alternative = "two-sided")
     return float((1 + np.sum(extreme | np.isnan(null))) / (1 + null.size))
 
 
-def benjamini_hochberg(p) -> np.ndarray:
-    """Return Benjamini-Hochberg adjusted p-values in the shape of `p`; NaN stays NaN and is not counted.
+def adjust(p, method: Literal["bh", "by", "holm"] = "bh") -> np.ndarray:
+    """Adjust p-values for many tests; NaN (not tested) stays NaN and is not counted.
 
-    >>> benjamini_hochberg([0.01, 0.02, float("nan"), 0.9]).round(3).tolist()
+    Parameters
+    ----------
+    p : array of any shape, p-values in [0, 1].
+    method : "bh" Benjamini-Hochberg false-discovery rate; "by" Benjamini-Yekutieli, valid under any dependence;
+        "holm" family-wise error.
+
+    Returns
+    -------
+    Array in the shape of `p`. Raises DataError for values outside [0, 1], ValueError for another method.
+
+    >>> adjust([0.01, 0.02, float("nan"), 0.9]).round(3).tolist()
     [0.03, 0.03, nan, 0.9]
+    >>> adjust([0.01, 0.02, float("nan"), 0.9], "holm").round(3).tolist()
+    [0.03, 0.04, nan, 0.9]
     """
+    if method not in ("bh", "by", "holm"):
+        raise ValueError(f"method is '{method}'; {nearest(str(method), ['bh', 'by', 'holm'])}")
     values = np.asarray(p, dtype=float)
     adjusted = np.full(values.shape, np.nan)
     known = ~np.isnan(values)
-    if known.any():
-        adjusted[known] = multipletests(values[known], method="fdr_bh")[1]
+    if not known.any():
+        return adjusted
+    tested = values[known]
+    outside = (tested < -1e-9) | (tested > 1 + 1e-9)  # rounding is no error
+    if outside.any():
+        raise DataError(
+            f"{int(outside.sum())} of {tested.size} p-values are not between 0 and 1, the first is "
+            f"{tested[outside][0]:g}; give p-values, not statistics."
+        )
+    tested = tested.clip(0, 1)
+    if method == "holm":
+        adjusted[known] = multipletests(tested, method="holm")[1]
+    else:
+        adjusted[known] = stats.false_discovery_control(tested, method=method)
     return adjusted
 
 
@@ -110,8 +136,8 @@ def spearman(rows, weights=None, *, minimum: int = 2) -> np.ndarray:
 
     Notes
     -----
-    The centred average rank of model i is half of ``sum over j of w_j sign(x_i - x_j)``, so one table of
-    signs a row serves every pair, every pattern of missing values and every resample.
+    Twice the centred average rank of model i is ``sum over j of w_j sign(x_i - x_j)``. One sort of a row gives
+    it for every resample and every pattern of missing values, in memory that grows with the number of models.
 
     Examples
     --------
@@ -125,43 +151,75 @@ def spearman(rows, weights=None, *, minimum: int = 2) -> np.ndarray:
     if w.shape[1] != n:
         raise DataError(f"weights: expected {n} columns, one a model, found {w.shape[1]}.")
     known = ~np.isnan(x)
-    filled = np.where(known, x, 0.0)
-    signs = np.sign(filled[:, :, None] - filled[:, None, :]) * (known[:, :, None] & known[:, None, :])
     if known.all():
-        out = _spearman_complete(signs, w)
+        out = _spearman_complete(x, w)
         out[(w > 0).sum(axis=1) < minimum] = np.nan
     else:
-        out = _spearman_pairwise(signs, known, w)
+        out = _spearman_pairwise(x, known, w)
         for matrix, weight in zip(out, w):
             matrix[(known * (weight > 0)).astype(float) @ known.T < minimum] = np.nan
     return out[0] if single else out
 
 
-def _spearman_complete(signs: np.ndarray, w: np.ndarray) -> np.ndarray:
-    rows, n, _ = signs.shape
+def _weighted_ranks(row: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Twice the centred average rank (n, k) of the n values of `row`, each counted `weights` (n, k) times."""
+    order = np.argsort(row, kind="stable")
+    ordered = row[order]
+    new = np.r_[True, ordered[1:] != ordered[:-1]]
+    first = np.flatnonzero(new)
+    total = np.zeros((len(row) + 1, weights.shape[1]))
+    np.cumsum(weights[order], axis=0, out=total[1:])
+    ranks = total[first] + total[np.r_[first[1:], len(row)]] - total[-1]  # weight below minus weight above
+    out = np.empty(weights.shape)
+    out[order] = ranks[np.cumsum(new) - 1]
+    return out
+
+
+def _spearman_complete(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    rows, n = x.shape
     out = np.empty((len(w), rows, rows))
     step = max(1, _CHUNK // max(1, rows * n))
     for start in range(0, len(w), step):
         block = w[start : start + step]
-        ranks = (signs.reshape(rows * n, n) @ block.T).reshape(rows, n, len(block)).transpose(2, 0, 1)
+        ranks = np.stack([_weighted_ranks(row, block.T).T for row in x], axis=1)
         cross = (ranks * block[:, None, :]) @ ranks.transpose(0, 2, 1)
         out[start : start + step] = _scale(cross, np.einsum("waa->wa", cross))
     return out
 
 
-def _spearman_pairwise(signs: np.ndarray, known: np.ndarray, w: np.ndarray) -> np.ndarray:
-    rows = len(signs)
+def _spearman_pairwise(x: np.ndarray, known: np.ndarray, w: np.ndarray) -> np.ndarray:
+    rows = len(x)
     out = np.empty((len(w), rows, rows))
     mask = known.astype(float)
     for k, weight in enumerate(w):
         # ranks[a, i, b]: rank of model i on row a among the models that a and b share
-        ranks = signs @ (weight[:, None] * mask.T)
+        shared = (weight[:, None] * mask.T)[None] * mask[:, :, None]
+        ranks = np.stack([_weighted_ranks(row, own) for row, own in zip(x, shared)]) * mask[:, :, None]
         cross = np.einsum("i,aib,bia->ab", weight, ranks, ranks, optimize=True)
         square = np.einsum("i,bi,aib,aib->ab", weight, mask, ranks, ranks, optimize=True)
         with np.errstate(invalid="ignore", divide="ignore"):
             value = cross / np.sqrt(square * square.T)
         out[k] = np.where((square > 0) & (square.T > 0), np.clip(value, -1, 1), np.nan)
     return out
+
+
+def spearman_by_row(first, second) -> np.ndarray:
+    """Spearman correlation of each row of `first` with the same row of `second`; average ranks for ties.
+
+    Both (n_rows, n_models), or one of them (n_models,): then it is held against every row of the other. Complete
+    rows only: NaN where a row holds one, and where a row is constant. Returns (n_rows,) float64.
+
+    >>> spearman_by_row([[1, 2, 3, 4], [1, 1, 1, 1]], [1, 3, 2, 4]).tolist()
+    [0.8, nan]
+    """
+    ranks = []
+    for rows in (first, second):
+        rows = np.asarray(rows, dtype=float)
+        ranks.append(2 * stats.rankdata(rows, axis=-1) - (rows.shape[-1] + 1))  # whole numbers: sums are exact
+    one, other = np.broadcast_arrays(*map(np.atleast_2d, ranks))
+    scale = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
+    cross = (one * other).sum(axis=-1)
+    return np.clip(np.divide(cross, scale, out=np.full(len(one), np.nan), where=scale > 0), -1, 1)
 
 
 def _scale(cross: np.ndarray, square: np.ndarray) -> np.ndarray:
@@ -244,7 +302,7 @@ def bootstrap_models(
     What was selected with the same models stays fixed: the interval is conditional on the selection.
     """
     values, names, _ = as_rows(rows)
-    stacked, extra = _with_covariate(values, covariate)
+    stacked, extra = with_covariate(values, covariate)
     weights = bootstrap_weights(groups, values.shape[1], bootstraps, seed)
     draws = spearman(stacked, weights, minimum=3)
     if extra:
@@ -253,7 +311,8 @@ def bootstrap_models(
     return pd.DataFrame(low, names, names), pd.DataFrame(high, names, names)
 
 
-def _with_covariate(values: np.ndarray, covariate) -> tuple[np.ndarray, int]:
+def with_covariate(values: np.ndarray, covariate) -> tuple[np.ndarray, int]:
+    """Return the rows with the covariates' rows below them, and how many those are; DataError where they do not fit."""
     if covariate is None:
         return values, 0
     extra = np.atleast_2d(np.asarray(covariate, dtype=float))
@@ -265,16 +324,48 @@ def _with_covariate(values: np.ndarray, covariate) -> tuple[np.ndarray, int]:
     return np.vstack([values, extra]), len(extra)
 
 
-def interval(draws: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis; NaN where fewer than half of the draws are defined."""
+INTERVALS = {
+    "percentile": "2.5 and 97.5 % of the resampled values",
+    "recentred": "the same, the resampled values moved so that their mean is the estimate",
+    "recentred, Fisher z": "the same, moved on Fisher's z, so that the bounds stay within (-1, 1)",
+    "spread of samples": "2.5 and 97.5 % of single samples: how far one sample can lie off, not how sure the mean is",
+    "none": "no interval was computed",
+}
+
+
+def interval(draws, level: float = 0.95, *, estimate=None, fisher: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (low, high) from resampled values over the first axis; :data:`INTERVALS` names the kinds.
+
+    Parameters
+    ----------
+    draws : (n_draws, ...) resampled values, NaN = undefined. Where fewer than half are defined the bounds are NaN.
+    level : probability between the bounds.
+    estimate : move the draws so that their mean is this estimate. For measures that resampling biases: a centroid
+        of resampled questions is noisier than the centroid, so its cosines are nearer to zero. None: the
+        percentiles themselves, right where the resampled statistic varies about the estimate (rank correlations
+        and means over resampled models or benchmarks).
+    fisher : move on Fisher's z = arctanh (values in [-1, 1]); only with `estimate`.
+
+    >>> [round(float(b), 3) for b in interval([0.1, 0.2, 0.3, 0.4, 0.5], 0.5)]
+    [0.2, 0.4]
+    >>> [round(float(b), 3) for b in interval([0.1, 0.2, 0.3, 0.4, 0.5], 0.5, estimate=0.4)]
+    [0.3, 0.5]
+    """
+    if fisher and estimate is None:
+        raise ValueError("fisher=True moves draws onto an estimate; give estimate=.")
     draws = np.asarray(draws, dtype=float)
     tail = (1 - level) / 2
     enough = np.isfinite(draws).mean(axis=0) >= 0.5
     filled = np.where(enough, draws, 0.0)
-    if np.isnan(filled).any():
-        low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
-    else:
-        low, high = np.quantile(filled, [tail, 1 - tail], axis=0)
+    gaps = np.isnan(filled).any()
+    if estimate is not None:
+        estimate = np.where(enough, estimate, 0.0)
+        if fisher:
+            filled, estimate = (np.arctanh(np.clip(v, -0.999999, 0.999999)) for v in (filled, estimate))
+        filled = filled - (np.nanmean(filled, axis=0) if gaps else filled.mean(axis=0)) + estimate
+    low, high = (np.nanquantile if gaps else np.quantile)(filled, [tail, 1 - tail], axis=0)
+    if fisher:
+        low, high = np.tanh(low), np.tanh(high)
     return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
 
 
@@ -282,12 +373,33 @@ def interval(draws: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.nda
 
 
 def spearman_brown(r, factor: float = 2.0):
-    """Reliability of a measure `factor` times as long, from the correlation `r` of its parts.
+    """Reliability of a measure `factor` times as long, from the correlation `r` of its parts (scalar or array).
 
-    >>> spearman_brown(0.5)
-    0.6666666666666666
+    A correlation of zero or less stays as it is: parts that do not agree have no common measure to lengthen, and
+    the formula has a pole at ``-1 / (factor - 1)`` (at factor 2 it would turn -0.5 into -2).
+
+    >>> spearman_brown(0.6).item(), spearman_brown(-0.5).item()
+    (0.75, -0.5)
     """
-    return factor * r / (1 + (factor - 1) * r)
+    r = np.asarray(r, dtype=float)
+    return np.where(r > 0, factor * r / (1 + (factor - 1) * np.maximum(r, 0)), r)[()]
+
+
+def reliability_table(draws, names: Sequence, factor: float = 2.0) -> pd.DataFrame:
+    """Return `benchmark`, `reliability`, `low`, `high` from (n_draws, n_benchmarks) correlations of parts.
+
+    The estimate is the median over draws, the bounds their 2.5 and 97.5 %, each stepped up by Spearman-Brown
+    (`factor` 2: halves; 1: no step). NaN draws are left out; a benchmark without any has NaN.
+
+    >>> reliability_table([[0.5, -0.5], [0.6, -0.5], [0.7, float("nan")]], ["a", "b"])["reliability"].round(3).tolist()
+    [0.75, -0.5]
+    """
+    draws = np.asarray(draws, dtype=float)
+    stepped = np.full((3, draws.shape[1]), np.nan)
+    known = ~np.isnan(draws).all(axis=0)
+    if known.any():
+        stepped[:, known] = spearman_brown(np.nanquantile(draws[:, known], [0.5, 0.025, 0.975], axis=0), factor)
+    return pd.DataFrame({"benchmark": list(names), "reliability": stepped[0], "low": stepped[1], "high": stepped[2]})
 
 
 def split_half(parts, splits: int = 50, seed: int = 0) -> float:
@@ -316,8 +428,7 @@ def split_half(parts, splits: int = 50, seed: int = 0) -> float:
 
     one, other = mean(halves), mean(1 - halves)
     r = [spearman(np.vstack([a, b]), minimum=3)[0, 1] for a, b in zip(one, other)]
-    r = float(np.median(r)) if not np.isnan(r).any() else float("nan")
-    return float(spearman_brown(r)) if r > -1 else float("nan")
+    return float(reliability_table(np.array(r)[:, None], ["parts"])["reliability"].iloc[0])
 
 
 def score_reliability(scores, stderr) -> np.ndarray:
@@ -358,23 +469,19 @@ def score_reliability_table(scores, stderr, groups=None, *, bootstraps: int = 20
     )
 
 
-def noise_ceiling(reliability: pd.Series | Sequence[float]) -> pd.DataFrame:
+def noise_ceiling(first, second):
     """Largest correlation that two noisy measures can show: ``sqrt(reliability_a * reliability_b)``.
 
-    Negative reliabilities count as 0. The diagonal is the reliability itself.
+    Scalars or arrays (broadcast). A reliability below 0 counts as 0: such a measure can show nothing.
 
-    >>> noise_ceiling([0.25, 1.0]).iloc[0, 1].item()
-    0.5
+    >>> noise_ceiling([0.25, -0.5], 1.0).tolist()
+    [0.5, 0.0]
     """
-    series = reliability if isinstance(reliability, pd.Series) else pd.Series(list(reliability))
-    root = np.sqrt(series.to_numpy(dtype=float).clip(min=0))
-    return pd.DataFrame(np.outer(root, root), index=series.index, columns=series.index)
+    return np.sqrt(np.asarray(first, dtype=float).clip(min=0) * np.asarray(second, dtype=float).clip(min=0))
 
 
 def disattenuate(value, reliability_a, reliability_b):
-    """Correlation corrected for unreliability: ``value / sqrt(reliability_a * reliability_b)``.
-
-    Spearman (1904).
+    """Correlation corrected for unreliability: ``value / noise_ceiling`` (Spearman 1904).
 
     Scalars or arrays. Reliabilities of 0 or less give NaN; values above 1 are kept: they say that a
     reliability is underestimated or that the errors of the two measures are shared.
@@ -382,9 +489,8 @@ def disattenuate(value, reliability_a, reliability_b):
     >>> round(float(disattenuate(0.4, 0.8, 0.8)), 6)
     0.5
     """
-    product = np.asarray(reliability_a, dtype=float) * np.asarray(reliability_b, dtype=float)
-    usable = (np.asarray(reliability_a, dtype=float) > 0) & (np.asarray(reliability_b, dtype=float) > 0)
-    return np.asarray(value, dtype=float) / np.sqrt(np.where(usable, product, np.nan))
+    ceiling = noise_ceiling(reliability_a, reliability_b)
+    return np.asarray(value, dtype=float) / np.where(ceiling > 0, ceiling, np.nan)
 
 
 # --- matrices ---------------------------------------------------------------------------------------------
@@ -413,7 +519,7 @@ def as_square(matrix, what: str = "matrix") -> tuple[np.ndarray, list]:
             f"'{names[bad[0][1]]}'. Leave out benchmarks whose overlap is not known."
         )
     gap = np.abs(values - values.T)[off].max(initial=0)
-    if gap > 1e-8 * max(1.0, np.abs(values[off]).max(initial=0)):
+    if gap > 1e-6 * max(1.0, np.abs(values[off]).max(initial=0)):  # float32 products are symmetric to about 1e-7
         raise DataError(f"{what}: not symmetric (largest difference {gap:.3g}); average it with its transpose first.")
     return values, names
 
@@ -469,7 +575,27 @@ def upper(matrix) -> np.ndarray:
     [2, 3, 4]
     """
     values = np.asarray(matrix)
-    return values[np.triu_indices(len(values), 1)]
+    return values[..., *np.triu_indices(values.shape[-1], 1)]
+
+
+def matrix_spearman(first, second) -> float:
+    """Spearman correlation of two benchmark x benchmark matrices over their pairs; NaN pairs are left out.
+
+    DataFrames are matched by label (common benchmarks only), arrays by position. Raises DataError for fewer than
+    3 common pairs. The test is `mantel`, the interval `agreement`.
+
+    >>> m = np.corrcoef(np.random.default_rng(0).normal(size=(8, 4)))
+    >>> matrix_spearman(m, m**3)
+    1.0
+    """
+    if isinstance(first, pd.DataFrame) and isinstance(second, pd.DataFrame):
+        names = [n for n in first.index if n in second.index]
+        first, second = first.loc[names, names], second.loc[names, names]
+    pairs = np.stack([upper(np.asarray(m, dtype=float)) for m in (first, second)])
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < 3:
+        raise DataError(f"{pairs.shape[1]} common pairs; at least 3 are needed for a correlation.")
+    return float(spearman_by_row(*pairs)[0])
 
 
 class Estimate(NamedTuple):
@@ -529,7 +655,7 @@ def _bootstrap_pairs(matrices: list[np.ndarray], statistic: str | float, bootstr
         one, other = (m[i, j][i != j] for m in matrices)
         if statistic in ("spearman", "pearson"):
             if statistic == "spearman":
-                one, other = stats.rankdata(one), stats.rankdata(other)
+                return float(spearman_by_row(one, other)[0])
             one, other = one - one.mean(), other - other.mean()
             scale = np.sqrt((one @ one) * (other @ other))
             return float(one @ other / scale) if scale > 0 else np.nan
@@ -983,6 +1109,35 @@ def within_between(
     )
 
 
+def auc(matrix, labels, *, pairs=None, bootstraps: int = 1000, seed: int = 0) -> dict[str, float]:
+    """How well similarity tells same-label pairs from other pairs: `auc`, `low`, `high`, `within`, `between`.
+
+    The area and its interval are those of :func:`within_between` without its tests: the chance that a same-label
+    pair is more similar than another (ties count half), benchmarks resampled. Here what is not known is left out:
+    benchmarks without a label and pairs that are NaN.
+
+    Parameters
+    ----------
+    matrix : symmetric benchmark x benchmark DataFrame.
+    labels : Series or mapping by benchmark; may lack some.
+    pairs : optional symmetric boolean DataFrame of the pairs to look at.
+
+    >>> matrix = pd.DataFrame([[1, .9, 0], [.9, 1, .1], [0, .1, 1]], index=list("abc"), columns=list("abc"))
+    >>> auc(matrix, pd.Series({"a": 1, "b": 1, "c": 2}), bootstraps=0)["auc"]
+    1.0
+    """
+    known = {name: label for name, label in dict(labels).items() if pd.notna(label)}
+    names = [n for n in matrix.index if n in known]
+    values = matrix.loc[names, names]
+    chosen = np.isfinite(values.to_numpy(dtype=float))
+    if pairs is not None:
+        chosen &= pairs.loc[names, names].to_numpy(dtype=bool)
+    c = within_between(
+        values.fillna(0.0), known, pairs=chosen, bootstraps=bootstraps, permutations=0, pair_bootstraps=0, seed=seed
+    )
+    return {"auc": c.auc, "low": c.auc_low, "high": c.auc_high, "within": c.n_within, "between": c.n_between}
+
+
 def contrast_calibration(labels, *, simulations: int = 100, level: float = 0.05, seed: int = 0) -> pd.Series:
     """How often each test of :func:`within_between` rejects when labels mean nothing, for labels of these sizes.
 
@@ -1091,7 +1246,9 @@ def rank_reliability(scores, stderr, *, draws: int = 200, seed: int = 0) -> np.n
         both = ~np.isnan(values[i]) & ~np.isnan(error[i])
         y, s = values[i, both], error[i, both]
         true = y.mean() + np.sqrt(max(share[i], 0.0)) * (y - y.mean())
-        a, b = (stats.rankdata(true + s * rng.normal(size=(draws, y.size)), axis=1) - (y.size + 1) / 2 for _ in range(2))
+        a, b = (
+            stats.rankdata(true + s * rng.normal(size=(draws, y.size)), axis=1) - (y.size + 1) / 2 for _ in range(2)
+        )
         scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
         out[i] = np.mean(np.divide((a * b).sum(axis=1), scale, out=np.zeros(draws), where=scale > 0))
     return out

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from helpers import inference, maps, overlap
 from helpers.errors import DataError
@@ -77,14 +76,10 @@ def agreement(axes: maps.Axes | Mapping[str, pd.DataFrame], permutations: int = 
             if all(s is not None for s in sides):
                 both = sides[0].index.intersection(sides[1].index)
                 if len(both) >= maps.MINIMUM:
-                    pair = [inference.upper(s.loc[both, both]) for s in sides]
-                    row["rho_corrected"] = float(inference.spearman(np.stack(pair))[0, 1])
+                    row["rho_corrected"] = inference.matrix_spearman(*(s.loc[both, both] for s in sides))
         rows.append(row)
-    table = pd.DataFrame(rows)
-    known = table["p"].notna()
-    table["p_holm"] = np.nan
-    if known.any():
-        table.loc[known, "p_holm"] = multipletests(table.loc[known, "p"], method="holm")[1]
+    table = pd.DataFrame(rows, columns=["a", "b", "n", "rho", "p", "rho_corrected", "m2"])
+    table["p_holm"] = inference.adjust(table["p"], "holm")
     return table[["a", "b", "n", "rho", "p", "p_holm", "rho_corrected", "m2"]]
 
 
@@ -164,7 +159,7 @@ def explain(
             tables.append(pd.DataFrame({"reading": [reading], "predictor": [f"not possible: {error}"]}))
             continue
         r2, n = table.attrs["r2"], table.attrs["n"]
-        table["p_holm"] = multipletests(table["p"], method="holm")[1]
+        table["p_holm"] = inference.adjust(table["p"], "holm")
         table = table.rename_axis("predictor").reset_index().assign(reading=reading, r2=r2, n=n)
         tables.append(table)
     columns = ["reading", "predictor", "coef", "p", "p_holm", "partial_r", "unique_r2", "r2", "n"]
@@ -203,7 +198,7 @@ def without_twins(axes: maps.Axes, benchmarks: pd.DataFrame) -> tuple[maps.Axes,
         for side, full in zip(sides, (axes.values, axes.low, axes.high)):
             if axis in full:
                 side[axis] = full[axis].loc[kept, kept]
-    return maps.check(maps.Axes(*sides, dict(axes.reliability), axes.missing)), gone
+    return maps.check(maps.Axes(*sides, dict(axes.reliability), axes.missing, axes.interval)), gone
 
 
 # --- a second world against the first, weakened to match --------------------------------------------------
@@ -363,7 +358,7 @@ def block_contrast(
         null.append(difference(array[order[i], order[j]]))
         count = random.multinomial(len(array), np.full(len(array), 1 / len(array)))
         draws.append(difference(values, (count[i] * count[j]).astype(float)))
-    low, high = np.nanquantile(draws, [0.025, 0.975])
+    low, high = inference.interval(draws)
     result |= {"difference": observed, "low": float(low), "high": float(high), "pairs": int(block.sum())}
     result |= {"p": inference.permutation_p(null, observed), "inside": float(values[block].mean())}
     return result | {"outside": float(values[rest].mean())}
@@ -402,7 +397,7 @@ def level(matrix: pd.DataFrame, bootstraps: int = 999, seed: int = 0) -> dict[st
         weight = (count[i] * count[j]).astype(float)
         if weight.sum() > 0:
             draws.append(summary(weight))
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    low, high = inference.interval(draws)
     result: dict[str, float] = {"pairs": len(values)}
     for k, key in enumerate(("median", "above_0.5", "above_0.8")):
         result |= {
@@ -435,10 +430,7 @@ def claims(axes: maps.Axes, functions: pd.Series, permutations: int = 999, seed:
             row = block_contrast(matrix, functions, left, right, permutations, seed)
             part.append({"claim": claim, "axis": axis, "expected": expected} | row)
         table = pd.DataFrame(part)
-        known = table["p"].notna()
-        table["p_holm"] = np.nan
-        if known.any():
-            table.loc[known, "p_holm"] = multipletests(table.loc[known, "p"], method="holm")[1]
+        table["p_holm"] = inference.adjust(table["p"], "holm")
         table["verdict"] = [
             verdict({"difference": d, "p": p}, expected) for d, p in zip(table["difference"], table["p_holm"])
         ]

@@ -20,13 +20,13 @@ import pandas as pd
 from scipy.cluster import hierarchy
 from scipy.linalg import eigh, orthogonal_procrustes
 from scipy.spatial.distance import squareform
-from scipy.stats import chi2, false_discovery_control, rankdata
+from scipy.stats import chi2, rankdata
 from sklearn.manifold import smacof
 
-from helpers import inference, paths, provenance
+from helpers import inference, overlap, paths, provenance
 from helpers.errors import DataError, nearest
 
-MINIMUM = 5
+MINIMUM = inference.MIN_BENCHMARKS
 KNOWN = ("performance", "signature-crossfit", "signature", "semantic", "neural", "attention")
 TITLES = {
     "performance": "performance",
@@ -55,6 +55,8 @@ class Axes:
         Reliability by benchmark; axes without one are absent.
     missing : DataFrame
         Columns ``axis``, ``benchmark``, ``reason``: what is not on an axis and why.
+    interval : dict[str, str]
+        What the bounds of an axis are (``inference.INTERVALS``); only axes that were read from artifacts.
     """
 
     values: dict[str, pd.DataFrame]
@@ -62,6 +64,7 @@ class Axes:
     high: dict[str, pd.DataFrame] = field(default_factory=dict)
     reliability: dict[str, pd.Series] = field(default_factory=dict)
     missing: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["axis", "benchmark", "reason"]))
+    interval: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -88,6 +91,7 @@ class Axes:
             {a: self.high[a] for a in axes if a in self.high},
             {a: self.reliability[a] for a in axes if a in self.reliability},
             self.missing[self.missing["axis"].isin(axes)],
+            {a: self.interval[a] for a in axes if a in self.interval},
         )
 
 
@@ -154,7 +158,7 @@ def read(study: str, axes: Sequence[str] | None = None) -> Axes:
     wanted = list(axes) if axes is not None else found
     if not wanted:
         raise DataError(f"{paths.label(folder / 'overlap')} holds no axis; run `make study STUDY={study}` first.")
-    values, low, high, reliability = {}, {}, {}, {}
+    values, low, high, reliability, interval = {}, {}, {}, {}, {}
     for axis in wanted:
         if axis not in found:
             raise DataError(f"Study '{study}' has no axis '{axis}'; {nearest(axis, found)}")
@@ -166,7 +170,8 @@ def read(study: str, axes: Sequence[str] | None = None) -> Axes:
         path = folder / "overlap" / f"{axis}-reliability.csv"
         if path.exists():
             reliability[axis] = provenance.read_table(path).set_index("benchmark")["reliability"]
-    return complete(Axes(values, low, high, reliability))
+        interval[axis] = overlap.interval_kind(table)
+    return complete(Axes(values, low, high, reliability, interval=interval))
 
 
 def complete(axes: Axes) -> Axes:
@@ -186,7 +191,7 @@ def complete(axes: Axes) -> Axes:
         for side in (axes.low, axes.high)
     ]
     missing = pd.DataFrame(notes, columns=["axis", "benchmark", "reason"])
-    return check(Axes(values, *bounds, axes.reliability, missing))
+    return check(Axes(values, *bounds, axes.reliability, missing, axes.interval))
 
 
 def comparable(axes: Axes) -> Axes:
@@ -209,7 +214,7 @@ def comparable(axes: Axes) -> Axes:
         {a: m.loc[keep[a], keep[a]] for a, m in side.items() if a in keep}
         for side in (axes.values, axes.low, axes.high)
     )
-    return Axes(values, low, high, dict(axes.reliability), axes.missing)
+    return Axes(values, low, high, dict(axes.reliability), axes.missing, axes.interval)
 
 
 def finite_core(matrix: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
@@ -259,7 +264,7 @@ def check(axes: Axes | Mapping[str, pd.DataFrame], minimum: int = MINIMUM) -> Ax
             if axis in clean and not clean[axis].index.equals(side[axis].index):
                 raise DataError(f"Axis '{axis}': the '{name}' bounds are over other benchmarks than the values.")
     _check_shared(clean)
-    return Axes(clean, dict(axes.low), dict(axes.high), dict(axes.reliability), axes.missing)
+    return Axes(clean, dict(axes.low), dict(axes.high), dict(axes.reliability), axes.missing, axes.interval)
 
 
 def _check_matrix(axis: str, matrix: pd.DataFrame, minimum: int) -> pd.DataFrame:
@@ -748,22 +753,8 @@ def displacement(alignment: Alignment, errors: Uncertainty | None = None, pairin
         tables.append(table)
     columns = ["benchmark", "a", "b", "distance", "p"]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    table["q"] = adjust(table["p"])
+    table["q"] = inference.adjust(table["p"])
     return table
-
-
-def adjust(p: pd.Series | np.ndarray, method: str = "bh") -> np.ndarray:
-    """Return false-discovery-rate adjusted p-values (``bh`` or ``by``); NaN stays NaN and is not counted.
-
-    >>> adjust(np.array([0.01, np.nan, 0.04])).round(3).tolist()
-    [0.02, nan, 0.04]
-    """
-    p = np.asarray(p, float)
-    result = np.full(p.shape, np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        result[known] = false_discovery_control(np.clip(p[known], 0, 1), method=method)
-    return result
 
 
 @dataclass(frozen=True)
@@ -1020,7 +1011,7 @@ def _block(array, left, right, same, draws, random) -> dict[str, float]:
         draws = max(20, min(draws, 20_000_000 // (len(left) * len(right))))
         x = left[random.integers(len(left), size=(draws, len(left)))]
         y = x if same else right[random.integers(len(right), size=(draws, len(right)))]
-        result["low"], result["high"] = (float(q) for q in np.quantile(mean(x, y), [0.025, 0.975]))
+        result["low"], result["high"] = map(float, inference.interval(mean(x, y)))
     return result
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from helpers import inference, provenance, screening
+from helpers import inference, provenance, screening, selection
 from helpers.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _correlate(values, names, what, covariate, minimum, undefined) -> pd.DataFra
             f"needed for a correlation that means anything ({len(poor)} such pair(s)). Add models, leave the benchmark "
             "out, or pass undefined='nan'."
         )
-    stacked, extra = inference._with_covariate(values, covariate)
+    stacked, extra = inference.with_covariate(values, covariate)
     matrix = inference.spearman(stacked, minimum=max(minimum, 2 + extra))
     if extra:
         matrix = inference.partial_from_matrix(matrix, extra)
@@ -106,24 +106,6 @@ def _correlate(values, names, what, covariate, minimum, undefined) -> pd.DataFra
 
 
 # --- signatures -------------------------------------------------------------------------------------------
-
-
-def duplicates(surprisal) -> list[tuple]:
-    """Return pairs of models whose surprisal columns are exactly equal (one of each pair should go).
-
-    >>> duplicates([[1.0, 2.0, 1.0], [3.0, 4.0, 3.0]])
-    [(0, 2)]
-    """
-    names = list(surprisal.columns) if isinstance(surprisal, pd.DataFrame) else None
-    values = np.asarray(surprisal)
-    first: dict[bytes, int] = {}
-    found = []
-    for j in range(values.shape[1]):
-        key = np.ascontiguousarray(values[:, j]).tobytes()
-        if key in first:
-            found.append((first[key], j))
-        first.setdefault(key, j)
-    return [(names[a], names[b]) for a, b in found] if names else found
 
 
 def _check_surprisal(surprisal, level: Level) -> tuple[np.ndarray, list]:
@@ -147,10 +129,10 @@ def _check_surprisal(surprisal, level: Level) -> tuple[np.ndarray, list]:
             f"surprisal reaches {np.nanmax(values):.0f} nats a unit, whose perplexity exp(surprisal) overflows; use "
             "level='log', or units smaller than this."
         )
-    same = duplicates(surprisal)
+    same = selection.duplicate_models(surprisal)
     if same:
         warnings.warn(
-            f"models with exactly equal surprisal: {', '.join(f'{a} = {b}' for a, b in same)}. They count as "
+            f"models with exactly equal surprisal: {', '.join(' = '.join(map(str, t)) for t in same)}. They count as "
             "independent evidence that they are not; keep one of each.",
             stacklevel=3,
         )
@@ -489,20 +471,14 @@ def select(
     if method not in known:
         raise ValueError(f"method is '{method}'; {nearest(str(method), known)}")
     out: list = [None] * len(scores)
-    usable = np.flatnonzero([_orders(row) for row in scores])
+    usable = np.flatnonzero([orders_models(row) for row in scores])
     if not len(usable):
         return out
-    if statistic not in ("thrush", "preselect"):
-        raise ValueError(f"statistic is '{statistic}'; {nearest(str(statistic), ['thrush', 'preselect'])}")
-    rank = screening.thrush if statistic == "thrush" else screening.preselect
-    value = rank(surprisal, scores[usable], ties=ties)
+    how = selection.Mode(statistic=statistic, ties=ties)
+    barred = selection.barred_units(exclude, (len(surprisal), len(scores)))
+    value = selection.screening_statistic(surprisal, scores[usable], how, barred[:, usable])
     if statistic == "preselect":
         value = 0.5 - value  # as Thrush: below zero where surprisal falls as the score rises
-    if exclude is not None:
-        barred = np.asarray(exclude, dtype=bool)
-        if barred.shape != (len(surprisal), len(scores)):
-            raise DataError(f"exclude: expected shape {(len(surprisal), len(scores))}, found {barred.shape}.")
-        value[barred[:, usable]] = np.nan
     if method == "top":
         chosen = pick(value, k)
     else:
@@ -521,17 +497,13 @@ def select(
 
 
 def _regress(surprisal, score, units, method, max_size, alpha) -> np.ndarray:
-    from helpers import selection  # scikit-learn is only needed here
-
     known = ~np.isnan(score)
     features = surprisal[units][:, known].T.astype(np.float64)
     complete = np.flatnonzero(~np.isnan(features).any(axis=0))
     features = features[:, complete]
-    if method == "forward_aic":
-        cap = known.sum() - 2 if max_size is None else min(max_size, known.sum() - 2)
-        fit = selection.forward_aic(features, score[known], max_size=int(cap))
-    else:
-        fit = getattr(selection, method)(features, score[known], alpha=alpha)
+    how = selection.Mode(method="forward" if method == "forward_aic" else method, alpha=alpha)
+    cap = known.sum() - 2 if max_size is None else min(max_size, known.sum() - 2)
+    fit = selection.fit_candidates(features, score[known], how, int(cap))
     return units[complete][np.asarray(fit.indices, dtype=int)]
 
 
@@ -563,9 +535,14 @@ def in_sample(
     return frame
 
 
-def _orders(scores: np.ndarray) -> bool:
+def orders_models(scores: np.ndarray) -> bool:
+    """Return whether a row of scores can order models: at least :data:`MIN_PART` of them, not all alike.
+
+    >>> orders_models(np.array([0.1, 0.1, 0.2, np.nan])), orders_models(np.array([0.1, 0.1, 0.2, 0.1]))
+    (False, True)
+    """
     known = scores[~np.isnan(scores)]
-    return len(known) >= MIN_PART and np.ptp(known) > 0
+    return bool(len(known) >= MIN_PART and np.ptp(known) > 0)
 
 
 def crossfit(
@@ -769,8 +746,9 @@ def cross_prediction(surprisal, scores, groups=None, **options) -> pd.DataFrame:
 
 def _merge_duplicates(groups, pool: _Pool) -> np.ndarray:
     codes = inference.group_codes(groups, len(pool.models)).copy()
-    for a, b in duplicates(pool.values):
-        codes[codes == codes[b]] = codes[a]
+    for first, *others in selection.duplicate_models(pool.values):
+        for other in others:
+            codes[codes == codes[other]] = codes[first]
     return codes
 
 
@@ -790,7 +768,7 @@ def _unit_halves(pool: _Pool, chosen: list, models: np.ndarray, signed: bool, rn
         for half, where in enumerate(np.array_split(rng.permutation(len(z)), 2)):
             rows[i + half * len(chosen)] = z[where].mean(axis=0)
     r = np.diag(inference.spearman(rows, minimum=3)[: len(chosen), len(chosen) :])
-    return inference.spearman_brown(np.where(r > -0.9, r, np.nan))  # near -1 the formula has a pole
+    return inference.spearman_brown(r)
 
 
 def _cross(one: np.ndarray, other: np.ndarray, weights=None, covariates=None) -> np.ndarray:
@@ -848,7 +826,7 @@ def profile(surprisal, scores, groups=None, *, splits: int = 10, seed: int = 0, 
         halves = []
         for p in (0, 1):
             here = part == p
-            good = np.flatnonzero([_orders(row) for row in y[:, here]])
+            good = np.flatnonzero([orders_models(row) for row in y[:, here]])
             half = np.full((len(pool.values), len(y)), np.nan)
             half[:, good] = screening.thrush(pool.values[:, here], y[good][:, here])
             half /= np.sqrt((half**2).mean(axis=0))
@@ -998,8 +976,15 @@ def _own_text(path: Path, benchmarks: pd.Index) -> tuple[np.ndarray, ...]:
 # --- artifacts --------------------------------------------------------------------------------------------
 
 
-def to_long(value: pd.DataFrame, low: pd.DataFrame | None = None, high: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return one row a pair (a, b, value, low, high), NaN intervals where none was computed.
+def to_long(
+    value: pd.DataFrame,
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+    interval: str = "percentile",
+) -> pd.DataFrame:
+    """Return one row a pair (a, b, value, low, high, interval), NaN bounds where none were computed.
+
+    `interval` says what the bounds are, a key of ``inference.INTERVALS``; pairs without bounds get "none".
 
     >>> to_long(pd.DataFrame([[1, .5], [.5, 1]], ["x", "y"], ["x", "y"])).iloc[0, :2].tolist()
     ['x', 'y']
@@ -1011,6 +996,9 @@ def to_long(value: pd.DataFrame, low: pd.DataFrame | None = None, high: pd.DataF
         if matrix is not None:
             matrix = matrix.loc[value.index, value.index].to_numpy(dtype=float)[rows, columns]
         out[name] = np.nan if matrix is None else matrix
+    if interval not in inference.INTERVALS:
+        raise ValueError(f"interval is '{interval}'; {nearest(str(interval), inference.INTERVALS)}")
+    out["interval"] = np.where(out["low"].notna() & out["high"].notna(), interval, "none")
     return out
 
 
@@ -1021,17 +1009,20 @@ def write(
     low: pd.DataFrame | None = None,
     high: pd.DataFrame | None = None,
     reliability: pd.DataFrame | pd.Series | None = None,
+    *,
+    interval: str = "percentile",
     **record,
 ) -> list[Path]:
     """Write ``overlap/<axis>.parquet`` and, if given, ``overlap/<axis>-reliability.csv`` of a study's folder.
 
-    `reliability` is indexed by benchmark: a Series, or a DataFrame with reliability, low, high. `record`
-    (inputs, parameters, code, seconds) goes to ``provenance.write_table``. Returns the paths written.
+    `reliability` is indexed by benchmark: a Series, or a DataFrame with reliability, low, high. `interval`: see
+    :func:`to_long`. `record` (inputs, parameters, code, seconds) goes to ``provenance.write_table``. Returns the
+    paths written.
     """
     if axis not in AXES:
         raise DataError(f"no axis '{axis}'; {nearest(axis, AXES)}")
     folder = Path(folder) / "overlap"
-    paths = [provenance.write_table(folder / f"{axis}.parquet", to_long(value, low, high), **record)]
+    paths = [provenance.write_table(folder / f"{axis}.parquet", to_long(value, low, high, interval), **record)]
     if reliability is not None:
         table = reliability.to_frame("reliability") if isinstance(reliability, pd.Series) else reliability.copy()
         for column in ("low", "high"):
@@ -1043,10 +1034,11 @@ def write(
 
 
 def read(folder: Path | str, axis: str, order: Sequence | None = None) -> dict[str, Any]:
-    """Read an axis of a study: ``{"value", "low", "high", "reliability"}``, square DataFrames (diagonal 1).
+    """Read an axis of a study: ``{"value", "low", "high", "reliability", "interval"}``.
 
-    `order` restricts and orders the benchmarks; unknown names raise DataError with the nearest. `reliability`
-    is a DataFrame by benchmark, or None where the axis has none.
+    The first three are square DataFrames (diagonal 1). `order` restricts and orders the benchmarks; unknown names
+    raise DataError with the nearest. `reliability` is a DataFrame by benchmark, or None where the axis has none;
+    `interval` says what the bounds are (:func:`interval_kind`).
     """
     if axis not in AXES:
         raise DataError(f"no axis '{axis}'; {nearest(axis, AXES)}")
@@ -1068,4 +1060,19 @@ def read(folder: Path | str, axis: str, order: Sequence | None = None) -> dict[s
         out[column] = frame if order is None else frame.loc[list(map(str, order)), list(map(str, order))]
     path = folder / f"{axis}-reliability.csv"
     out["reliability"] = provenance.read_table(path).set_index("benchmark") if path.exists() else None
+    out["interval"] = interval_kind(table)
     return out
+
+
+def interval_kind(table: pd.DataFrame) -> str:
+    """Return what the bounds of a table of pairs are: a key of ``inference.INTERVALS``.
+
+    "not stated" for a table with bounds that was written before the column existed.
+
+    >>> interval_kind(pd.DataFrame({"low": [0.1, None], "high": [0.3, None], "interval": ["percentile", "none"]}))
+    'percentile'
+    """
+    bounded = table["low"].notna() & table["high"].notna() if {"low", "high"} <= set(table.columns) else []
+    if not np.any(bounded):
+        return "none"
+    return str(table.loc[bounded, "interval"].iloc[0]) if "interval" in table.columns else "not stated"

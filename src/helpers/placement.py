@@ -514,12 +514,7 @@ def _telling_units(submission: Submission, tables: overlap.Tables, count: int = 
     """Return the units whose surprisal goes most with the scores, each way; a description, not a test."""
     shared = [m for m in submission.scores.index if m in tables.surprisal.columns]
     values = tables.surprisal[shared].to_numpy(dtype=float)
-    score = stats.rankdata(submission.scores[shared])
-    ranks = stats.rankdata(values, axis=1)
-    ranks -= ranks.mean(axis=1, keepdims=True)
-    score = score - score.mean()
-    with np.errstate(invalid="ignore"):
-        rho = ranks @ score / np.sqrt((ranks**2).sum(axis=1) * (score**2).sum())
+    rho = inference.spearman_by_row(values, submission.scores[shared])
     frame = pd.DataFrame({"unit_id": tables.surprisal.index, "rho": rho})
     frame = frame.join(tables.units[["doc_id", "source"]], on="unit_id").dropna(subset="rho")
     frame = frame.sort_values("rho", kind="stable")
@@ -740,13 +735,10 @@ def plan(
     now = (near["high"] - near["low"]) / 2
 
     def half_width(n_models: int, items: float) -> float:
-        r = latent * np.sqrt(items * quality / (1 + (items - 1) * quality)) if known else observed
+        r = latent * np.sqrt(inference.spearman_brown(quality, items)) if known else observed
         x = rng.normal(size=(draws, n_models))
         y = r * x + np.sqrt(1 - r**2) * rng.normal(size=(draws, n_models))
-        a, b = (stats.rankdata(v, axis=1) for v in (x, y))
-        a, b = (v - (n_models + 1) / 2 for v in (a, b))
-        rho = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-        return float(np.ptp(np.quantile(rho, [0.025, 0.975])) / 2)
+        return float(np.ptp(inference.interval(inference.spearman_by_row(x, y))) / 2)
 
     grid = {
         (round(today * factor), items): half_width(round(today * factor), items)

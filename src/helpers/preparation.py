@@ -16,8 +16,7 @@ import pandas as pd
 
 from helpers import checkpoints, corpora, paths, provenance, questions, scores, studies
 from helpers.errors import DataError, ModelError, StudyError, nearest
-
-MIN_MODELS = 8  # fewer cannot carry a correlation over models
+from helpers.inference import MIN_MODELS
 
 
 def prepare(study: studies.Study) -> None:

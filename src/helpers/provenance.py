@@ -257,7 +257,6 @@ def _refuse_stale(path: Path) -> None:
     note("read", path)
 
 
-
 def columns(path: Path | str) -> list[str]:
     """Return the columns of a ``.parquet`` artifact without reading its rows; raises as :func:`read_table`."""
     path = Path(path)

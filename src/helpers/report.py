@@ -27,7 +27,6 @@ from helpers import (
     figures,
     figures_pairs,
     inference,
-    judgement,
     maps,
     paths,
     provenance,
@@ -36,7 +35,7 @@ from helpers import (
 from helpers.errors import command
 from helpers.fragments import content_policy, escape, guarded
 
-TABLES = ("maps.csv", "diagnosis.csv", "redundancy.csv", "benchmarks.csv")
+TABLES = ("maps.csv", "agreement.csv", "diagnosis.csv", "redundancy.csv", "benchmarks.csv")
 STYLE = """
 :root { color-scheme: light dark; --pst-color-text-base: #1f2328; --pst-color-border: #c9ced6; --pst-color-surface: #f3f4f6;
   --pst-color-background: #fff; --pst-color-link: #0a5dc2; }
@@ -174,7 +173,7 @@ def _sections(facts: cards.Facts) -> list[str]:
             alt=f"Pairs of benchmarks by {', '.join(others)}, coloured by performance overlap.",
             caption="Every pair of benchmarks; narrow it with the sliders, the lists or by dragging in the plot.",
         )
-        agreement = judgement.agreement(axes)
+        agreement = provenance.read_table(studies.load(facts.study).results / "agreement.csv")
         table = figures.table(
             agreement,
             name="agreement",
@@ -203,6 +202,7 @@ def _sections(facts: cards.Facts) -> list[str]:
             "benchmarks": [len(m) for m in axes.values.values()],
             "median pair": [float(np.median(inference.upper(m))) for m in axes.values.values()],
             "alike from": [facts.levels[a] for a in axes],
+            "95 % interval": [axes.interval.get(a, "not stated") for a in axes],
         }
     )
     table = figures.table(levels, name="axes", caption="The axes, and from which similarity on a pair counts as alike.")
@@ -219,8 +219,8 @@ def _zip(facts: cards.Facts, path: Path) -> None:
     files["cards.md"] = cards.page(facts)
     files["README.txt"] = (
         f"Tables of the study '{facts.study}' ({facts.title}).\n"
-        "overlap-<axis>.csv: pairs of benchmarks with similarity and 95 % interval; maps.csv: aligned positions; "
-        "diagnosis.csv: flags; redundancy.csv: what smaller suites lose; cards.md: one card a benchmark.\n"
+        "overlap-<axis>.csv: pairs of benchmarks with similarity and 95 % interval (column interval: its kind); maps.csv: aligned positions; "
+        "agreement.csv: tests whether the axes agree; diagnosis.csv: flags; redundancy.csv: what smaller suites lose; cards.md: one card a benchmark.\n"
     )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):

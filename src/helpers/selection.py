@@ -19,11 +19,10 @@ from sklearn.linear_model import ElasticNet, Lasso
 
 from helpers import screening
 from helpers.errors import DataError, nearest
+from helpers.inference import MIN_MODELS
 
 if TYPE_CHECKING:
     from helpers.studies import Study
-
-MIN_MODELS = 8
 COLLINEAR = 1e-9  # a candidate whose new part is smaller than this share of its variation adds no direction
 TIE = 1e-9  # criteria that differ by less are equal; the candidate of lowest position enters
 ROUNDING = 4 * np.finfo(np.float64).eps  # of one model's value, relative; n of them add up in a product
@@ -323,7 +322,7 @@ def select(
             f"Models with identical surprisal on every unit: {'; '.join(' = '.join(map(str, t)) for t in twins)}. "
             "They are one model counted twice; keep one of each."
         )
-    barred = _barred(exclude, (len(surprisal), len(scores)), stored)
+    barred = barred_units(exclude, (len(surprisal), len(scores)), stored)
     values, table = surprisal if stored else surprisal.to_numpy(), scores.to_numpy()
     reasons = {name: _unusable(row) for name, row in zip(scores.index, table)}
     usable = [i for i, reason in enumerate(reasons.values()) if not reason]
@@ -345,7 +344,7 @@ def select(
             reasons[name] = f"all {len(units)} screened units lack surprisal for some model"
             continue
         x, y = _level(block[:, whole], how.level), table[i, known]
-        fit = _fit(x, y, how, sizes[i])
+        fit = fit_candidates(x, y, how, sizes[i])
         fits[name], candidates[name] = fit, units[whole]
         label = f"{mode}:{how.method}"
         chosen = units[whole][fit.indices]
@@ -392,7 +391,7 @@ def held_out_error(
     how = _mode(how or "corrected", settings)
     stored = isinstance(surprisal, screening.Stored)
     surprisal, scores = surprisal if stored else np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
-    barred = _barred(exclude, (len(surprisal), len(scores)), stored)
+    barred = barred_units(exclude, (len(surprisal), len(scores)), stored)
     labels, fold = np.unique(np.asarray(groups), return_inverse=True)
     if len(labels) < 2:
         raise DataError(f"All {len(fold)} models are in group '{labels[0]}'; cross-validation needs at least two.")
@@ -453,7 +452,7 @@ def growth(
     """
     how = _mode(Mode(), settings)
     surprisal, scores = np.asarray(surprisal), np.asarray(scores, dtype=np.float64)
-    barred = _barred(exclude, (len(surprisal), len(scores)))
+    barred = barred_units(exclude, (len(surprisal), len(scores)))
     if max(counts) > scores.shape[1] or min(counts) < MIN_MODELS:
         raise DataError(f"counts are {list(counts)}; expected numbers from {MIN_MODELS} to {scores.shape[1]} models.")
     rng = np.random.default_rng(seed)
@@ -472,7 +471,7 @@ def growth(
                 known = ~np.isnan(table[b])
                 x = _level(surprisal[np.ix_(units, models[known])].T, how.level)
                 x, y = x[:, ~np.isnan(x).any(axis=0)], table[b, known]
-                fit = _fit(x, y, replace(how, stop="aic") if how.stop == "cv" else how, how.max_size)
+                fit = fit_candidates(x, y, replace(how, stop="aic") if how.stop == "cv" else how, how.max_size)
                 rows.append((count, draw, b, len(fit), fit.r2, fit.saturated))
     return pd.DataFrame(rows, columns=["models", "draw", "benchmark", "size", "r2", "saturated"])
 
@@ -641,7 +640,8 @@ def _penalised(model: Lasso | ElasticNet, features: np.ndarray, score: np.ndarra
     )
 
 
-def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
+def fit_candidates(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
+    """Fit one benchmark's scores (n_models,) on its candidates (n_models, n_candidates) as `how` says."""
     if how.method == "lasso":
         return lasso(x, y, how.alpha)
     if how.method == "elastic_net":
@@ -653,6 +653,14 @@ def _fit(x: np.ndarray, y: np.ndarray, how: Mode, size: int | None) -> Fit:
     return replace(fit, stopped="cross-validation") if len(fit) == size else fit
 
 
+def screening_statistic(surprisal: np.ndarray, scores: np.ndarray, how: Mode, barred: np.ndarray) -> np.ndarray:
+    """Return the statistic (n_units, n_benchmarks) that `how` screens by, NaN where a unit is barred."""
+    statistic = screening.thrush if how.statistic == "thrush" else screening.preselect
+    values = statistic(surprisal, scores, ties=how.ties)
+    values[barred] = np.nan
+    return values
+
+
 def _screened(
     surprisal: np.ndarray | screening.Stored, models: np.ndarray | None, scores: np.ndarray, how: Mode, barred
 ) -> list[np.ndarray]:
@@ -662,10 +670,8 @@ def _screened(
         return screening.screen_stream(
             blocks, scores, how.ratio, statistic=how.statistic, ties=how.ties, exclude=barred
         )  # fmt: skip
-    statistic = screening.thrush if how.statistic == "thrush" else screening.preselect
-    values = statistic(surprisal if models is None else surprisal[:, models], scores, ties=how.ties)
-    values[barred] = np.nan
-    return screening.screen(values, how.ratio)
+    block = surprisal if models is None else surprisal[:, models]
+    return screening.screen(screening_statistic(block, scores, how, barred), how.ratio)
 
 
 def _read_back(
@@ -700,7 +706,13 @@ def _of(barred, rows: list[int]):
     return [barred[i] for i in rows] if isinstance(barred, list) else barred[:, rows]
 
 
-def _barred(exclude, shape: tuple[int, int], stored: bool = False) -> np.ndarray | list[np.ndarray]:
+def barred_units(
+    exclude: np.ndarray | pd.DataFrame | Sequence[np.ndarray] | None, shape: tuple[int, int], stored: bool = False
+) -> np.ndarray | list[np.ndarray]:
+    """Return `exclude` (n_units, n_benchmarks) as a boolean array, all False for None; DataError for another shape.
+
+    For a stored matrix it is a list of the barred positions of each benchmark.
+    """
     if stored:
         return [np.zeros(0, dtype=np.int64)] * shape[1] if exclude is None else list(exclude)
     if exclude is None:

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import load_file, save_file
 
-from helpers import checkpoints, geometry, paths, provenance
+from helpers import checkpoints, geometry, inference, paths, provenance
 from helpers.errors import DataError, ModelError, UnavailableError
 from helpers.geometry import Comparison
 from helpers.questions import sample, strip_template
@@ -507,12 +507,13 @@ def paper(
     frames = [pd.DataFrame(m, index=names, columns=names) for m in (matrix, low, high)]
     return Comparison(
         *frames,
-        reliability=geometry.reliability_table(names, np.array(rows).reshape(-1, len(names)), factor=1.0),
+        reliability=inference.reliability_table(np.array(rows).reshape(-1, len(names)), names, factor=1.0),
         companions={
             "redrawn": pd.DataFrame(redrawn, index=names, columns=names),
             "questions_read": pd.DataFrame({"mean": [np.mean(fits[n]) for n in names]}, index=names),
         },
         settings={"measure": "paper", "resamples": resamples, "seed": seed},
+        interval="spread of samples",
         notes=("The paper's measure reads only the questions that fit the encoder's window.",),
     )
 

@@ -34,9 +34,8 @@ import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from scipy.stats import rankdata
 
-from helpers import alignment, geometry, provenance
+from helpers import alignment, geometry, inference, provenance
 from helpers.errors import DataError, ModelError, StaleArtifactError
 from helpers.geometry import Comparison
 from helpers.perplexity import trunk_and_head
@@ -648,12 +647,14 @@ def second_order(
         rows = []
         for name in shared:
             chosen = pick(len(next(iter(clouds.values()))[name]))
-            rows.append(rankdata(geometry.upper(debiased_cka([c[name][chosen] for c in clouds.values()]))))
-        return np.corrcoef(rows)
+            rows.append(inference.upper(debiased_cka([c[name][chosen] for c in clouds.values()])))
+        return inference.spearman(rows)
 
     value = matrix(np.arange)
     draws = np.stack([matrix(lambda n: rng.choice(n, n)) for _ in range(bootstraps)]) if bootstraps else None
-    bounds = geometry.interval(value, draws) if bootstraps else (np.full_like(value, np.nan),) * 2
+    bounds = (np.full_like(value, np.nan),) * 2
+    if bootstraps:
+        bounds = inference.interval(draws, estimate=value, fisher=True)
     halves = np.full((max(splits, 1), len(shared)), np.nan)
     sizes = {len(t.states) for t in next(iter(models.values())).values()}
     for split in range(splits):
@@ -665,7 +666,8 @@ def second_order(
     frames = [pd.DataFrame(m, index=shared, columns=shared) for m in (value, *bounds)]
     return Comparison(
         *frames,
-        reliability=geometry.reliability_table(shared, halves),
+        reliability=inference.reliability_table(halves, shared),
+        interval="recentred, Fisher z" if bootstraps else "none",
         settings={"measure": "second-order", "layer": layer, "models": list(models), "seed": seed},
     )
 
@@ -725,21 +727,18 @@ def agreement(
         columns = rng.integers(0, len(shared), len(shared))
         for i, own in enumerate(halves):
             for j, other in enumerate(halves):
-                ranks = [rankdata(geometry.upper(m)) for m in (own[0], other[1])]
-                cross[split, i, j] = np.corrcoef(ranks)[0, 1]
+                cross[split, i, j] = inference.matrix_spearman(own[0], other[1])
                 if i < j:
                     rows.append(geometry.row_correlation(own[0], other[1], columns))
     mean = cross.mean(0)
     pairs = []
     for i in range(len(names)):
         for j in range(i + 1, len(names)):
-            rho, ceiling = (mean[i, j] + mean[j, i]) / 2, float(np.sqrt(max(mean[i, i] * mean[j, j], 0)))
-            pairs.append((names[i], names[j], rho, ceiling, rho / ceiling if ceiling else np.nan))
+            rho, ceiling = (mean[i, j] + mean[j, i]) / 2, float(inference.noise_ceiling(mean[i, i], mean[j, j]))
+            pairs.append((names[i], names[j], rho, ceiling, float(inference.disattenuate(rho, mean[i, i], mean[j, j]))))
     every = np.ma.masked_invalid(np.array(rows).reshape(splits, -1, len(shared)))
     per_split = every.mean(1).filled(np.nan)  # NaN: a draw left too few other benchmarks
-    low, high = np.full((2, len(shared)), np.nan)
-    known = np.isfinite(per_split).any(0)
-    low[known], high[known] = np.nanquantile(per_split[:, known], [0.025, 0.975], axis=0)
+    low, high = inference.interval(per_split)
     table = pd.DataFrame(
         {
             "benchmark": shared,

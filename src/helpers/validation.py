@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import RidgeCV
 
@@ -114,9 +113,8 @@ def permutation_r2(
 
 def _aic_paths(x, y, sizes, ratio, exclude) -> tuple[np.ndarray, np.ndarray]:
     r2, terms = np.empty((len(y), len(sizes))), np.empty(len(y), dtype=int)
-    statistic = screening.thrush(x, y)
-    if exclude is not None:
-        statistic[np.asarray(exclude, dtype=bool)] = np.nan
+    barred = selection.barred_units(exclude, (len(x), len(y)))
+    statistic = selection.screening_statistic(x, y, selection.Mode(), barred)
     for i, units in enumerate(screening.screen(statistic, ratio)):
         known = ~np.isnan(y[i])
         features, score = x[units][:, known].T.astype(np.float64), y[i, known]
@@ -199,7 +197,7 @@ def cross_validated_r2(
             spread = np.sum((y[i, both] - baseline[i, both]) ** 2)
             r = np.nan
             if both.sum() >= 3:
-                r = inference.spearman(np.vstack([y[i, both], predicted[m, i, both]]))[0, 1]
+                r = inference.spearman_by_row(y[i, both], predicted[m, i, both])[0]
             rows.append((name, method, 1 - error / spread if spread > 0 else np.nan, r, int(both.sum())))
     table = pd.DataFrame(rows, columns=["benchmark", "method", "r2", "spearman", "models"])
     return table.assign(folds=len(np.unique(codes)))
@@ -318,7 +316,7 @@ def population_curve(
         for repeat in range(repeats if size < y.shape[1] else 1):
             for _ in range(20):
                 models = np.sort(rng.choice(y.shape[1], size=size, replace=False))
-                if all(overlap._orders(row) for row in y[:, models]):
+                if all(overlap.orders_models(row) for row in y[:, models]):
                     break
             else:
                 raise DataError(f"with {size} models some benchmark's scores are always constant; use more models.")
@@ -417,11 +415,7 @@ def screening_agreement(
         statistic = screening.thrush(x[:, known], row[None, known], ties=ties)
         own = np.zeros(len(x), dtype=bool) if exclude is None else np.asarray(exclude, dtype=bool)[:, i]
         kept = screening.screen(np.where(own[:, None], np.nan, statistic), ratio)[0]
-        ranks = stats.rankdata(x[:, known], axis=1)
-        ranks -= ranks.mean(axis=1, keepdims=True)
-        score = stats.rankdata(row[known]) - (known.sum() + 1) / 2
-        scale = np.sqrt((ranks**2).sum(axis=1))
-        rho = np.divide(ranks @ score, scale, out=np.full(len(x), np.nan), where=scale > 0)
+        rho = inference.spearman_by_row(x[:, known], row[known])
         rho[own] = np.nan
         other = screening.screen(rho[:, None], ratio)[0]
         shares.append(len(np.intersect1d(kept, other)) / len(kept))
