@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -15,17 +16,21 @@ import lzma
 import math
 import stat
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from helpers import paths
 from helpers.errors import DataError
 
 MAX_BYTES = 512 * 2**20  # of one file, unpacked
 MAX_JSON = 128 * 2**20  # of one JSON text: as Python objects it takes several times as much
+MAX_COLUMNS = 2000
 _HEAD = 2**16
 
 # What the first bytes say; for these a person needs another remedy than "save it as UTF-8".
@@ -143,9 +148,12 @@ def read_bytes(path: Path | str, most: int = MAX_BYTES) -> bytes:
     return raw
 
 
-def lines(stream: IO[bytes], shown: str, most: int) -> Any:
-    """Yield (number from 1, line without its end) of an opened file; DataError for a line of more than `most` bytes."""
-    number = 0
+def lines(stream: IO[bytes], shown: str, most: int, total: int = 2**62) -> Iterator[tuple[int, bytes]]:
+    """Yield (number from 1, line without its end) of an opened file.
+
+    DataError for a line of more than `most` bytes and for more than `total` bytes in all.
+    """
+    number = held = 0
     while True:
         try:
             line = stream.readline(most + 1)
@@ -154,9 +162,61 @@ def lines(stream: IO[bytes], shown: str, most: int) -> Any:
         if not line:
             return
         number += 1
+        held += len(line)
+        if held > total:
+            raise DataError(f"{shown}: more than {mebibytes(total)} (unpacked); split it or take a sample.")
         if len(line) > most:
             raise DataError(f"{shown}, row {number}: a line of more than {mebibytes(most)}; split it.")
         yield number, line.rstrip(b"\r\n")
+
+
+def parquet_batches(path: Path | str, shown: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield a Parquet file in batches; DataError for a damaged one and for one that opens to more than the bound.
+
+    A column that names each value once may open to a thousand times its size, so batches are cut by what a row may
+    hold, and what has been opened is counted.
+    """
+    held = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            meta = file.metadata
+            packed = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+            if packed > 4 * MAX_BYTES or meta.num_columns > MAX_COLUMNS:
+                told = f"{mebibytes(packed)} in {meta.num_columns} columns"
+                raise DataError(
+                    f"{shown}: {told}; at most {mebibytes(4 * MAX_BYTES)} and {MAX_COLUMNS} columns: split it"
+                )
+            known = file.schema_arrow.names
+            for column in columns or ():
+                if column not in known:
+                    raise DataError(f"{shown}: no column '{column}'; it has {', '.join(known[:12])}")
+            largest = max((meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), default=1)
+            rows = max(1, min(1024, 2 * MAX_BYTES // max(largest, 1)))
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                held += batch.nbytes
+                if held > 4 * MAX_BYTES:
+                    raise DataError(f"{shown}: it opens to more than {mebibytes(4 * MAX_BYTES)}; split it")
+                yield batch
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, RuntimeError, MemoryError) as error:
+        told = str(error).split("\n")[0][:100]
+        raise DataError(f"{shown}: a damaged Parquet file ({told}); fetch or save it again") from None
+
+
+def read_csv(path: Path | str, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
+    """Read a published CSV table; DataError when it is none, lacks a column or holds a column twice."""
+    shown = name(path)
+    text = decode(read_bytes(path), shown)
+    try:
+        frame = pd.read_csv(io.StringIO(text), keep_default_na="dtype" not in options, **options)
+    except (ValueError, csv.Error, OverflowError) as error:  # pandas' own errors of broken tables are ValueErrors
+        raise DataError(f"{shown}: not a table ({str(error).strip()[:120]}); fetch it again.") from None
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        listed = ", ".join(str(c)[:40] for c in list(frame.columns)[:12])
+        raise DataError(f"{shown}: no column '{missing[0]}'; it has {listed}.")
+    return frame
 
 
 def mebibytes(count: int) -> str:
