@@ -204,10 +204,10 @@ def parquet_batches(path: Path | str, shown: str, columns: list[str] | None = No
         raise DataError(f"{shown}: a damaged Parquet file ({told}); fetch or save it again") from None
 
 
-def read_csv(path: Path | str, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
+def read_csv(path: Path | str, columns: Sequence[str] = (), most: int = MAX_BYTES, **options: Any) -> pd.DataFrame:
     """Read a published CSV table; DataError when it is none, lacks a column or holds a column twice."""
     shown = name(path)
-    text = decode(read_bytes(path), shown)
+    text = decode(read_bytes(path, most), shown)
     try:
         frame = pd.read_csv(io.StringIO(text), keep_default_na="dtype" not in options, **options)
     except (ValueError, csv.Error, OverflowError) as error:  # pandas' own errors of broken tables are ValueErrors
