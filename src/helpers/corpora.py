@@ -15,28 +15,32 @@ Every reader keeps the same rules, and :func:`load` reports how often each one a
 
 from __future__ import annotations
 
+import array
 import ast
 import hashlib
 import heapq
 import importlib.metadata
 import inspect
-import json
+import itertools
 import re
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
-from helpers import paths, provenance, studies
+from helpers import limits, paths, provenance, studies
 from helpers.errors import DataError, UnavailableError
 
 COLUMNS = ["doc_id", "source", "text"]
+MAX_DOCUMENT = 64 * 2**20  # bytes of one document or record: its units take some fifteen times as much
+MAX_CHARACTERS = 512 * 2**20  # of all documents kept
+MAX_FILES = 100_000
 MIN_DOCSTRING = 200  # characters; shorter docstrings of packages are one-liners without context
 RULES = {
     "read": "documents read",
@@ -50,21 +54,24 @@ RULES = {
     "not sampled": "not in the sample",
     "kept": "documents kept",
 }
-_SPLIT = re.compile(r"\S+")
+_BLOCK = 2**20  # characters that are looked at together
+_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])  # no white space lies beyond
 
 
 def load(corpus: studies.Corpus, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read the documents that a study's `corpus` names.
 
-    ``sources`` by kind: ``files`` are paths or patterns relative to the project (``.jsonl`` and ``.parquet``
-    hold one document a row in `text_field`, any other file is one document); ``packages`` are installed
+    ``sources`` by kind: ``files`` are paths or patterns, absolute or relative to the project (JSON lines and lists,
+    CSV, TSV and Parquet, packed or not, hold one document a row in `text_field`, any other text is one document; a
+    file that is not text is refused where it is named, left out where a pattern finds it); ``packages`` are installed
     distributions, ``name:docstrings`` (the default) or ``name:source``; ``hub`` are data-set ids, with an
     optional configuration or file pattern after a colon, read as a stream at `revision`.
 
     Returns
     -------
     documents : one row each, `doc_id` (says file and row, or module and object), `source`, `text`
-    report : `rule`, `documents`, how often each rule of this module applied
+    report : `rule`, `documents`, how often each rule of this module applied; of files, how many documents each
+        format gave, and how many files were left out for what reason
 
     Raises
     ------
@@ -81,6 +88,7 @@ def load(corpus: studies.Corpus, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFr
     counts: Counter = Counter()
     chosen: list[tuple[int, int, tuple[str, str, str]]] = []  # a heap: largest hash first
     seen: set[bytes] = set()
+    held = 0
     for number, (doc_id, source, raw) in enumerate(readers[corpus.kind](corpus, counts)):
         text = _repaired(raw, counts)
         counts["read"] += 1
@@ -96,17 +104,25 @@ def load(corpus: studies.Corpus, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFr
             continue
         seen.add(digest)
         item = (-int.from_bytes(digest), -number, (doc_id, source, text))
+        held += len(text)
         if not corpus.max_documents or len(chosen) < corpus.max_documents:
             heapq.heappush(chosen, item)
         else:
-            heapq.heappushpop(chosen, item)
+            held -= len(heapq.heappushpop(chosen, item)[2][2])
             counts["not sampled"] += 1
+        if held > MAX_CHARACTERS:
+            raise DataError(
+                f"the corpus keeps more than {MAX_CHARACTERS:,} characters; set corpus.max_documents (a sample) or "
+                "corpus.max_characters (a document's length)."
+            )
     if not chosen:
         raise DataError(f"the corpus ({', '.join(corpus.sources)}) has no document with visible characters.")
     counts["kept"] = len(chosen)
     rows = [row for _, _, row in sorted(chosen, key=lambda item: -item[1])]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    report = pd.DataFrame([(RULES[k], counts[k]) for k in RULES if counts[k]], columns=["rule", "documents"])
+    ruled = [(RULES[k], counts[k]) for k in RULES if counts[k]]
+    files = [(k.removeprefix("file: "), n) for k, n in counts.items() if k.startswith("file: ")]
+    report = pd.DataFrame(ruled + files, columns=["rule", "documents"])
     return frame, report
 
 
@@ -134,18 +150,23 @@ def units(
     twice = documents["doc_id"][documents["doc_id"].duplicated()]
     if len(twice):
         raise DataError(f"units: the doc_id '{twice.iloc[0]}' is given to {len(twice) + 1} documents or more.")
-    found = [spans(text, kind, size) for text in documents["text"]]
-    counts = [len(s) for s in found]
-    edges = np.concatenate([*found, np.zeros((0, 2), dtype=np.int64)])
-    texts = [t[a:b] for t, s in zip(documents["text"], found) for a, b in s.tolist()]
+    parts = []
+    for text in documents["text"]:
+        edges = spans(text, kind, size)
+        encoded, at = _byte_edges(text, edges)
+        parts.append((edges, (at[:, 1] - at[:, 0]), _slices(encoded, at)))
+    counts = [len(e) for e, _, _ in parts]
+    owner = pa.array(np.repeat(np.arange(len(parts), dtype=np.int32), counts))
+    columns = [pa.array(documents[c].astype(str), type=pa.large_string()).take(owner) for c in ("doc_id", "source")]
+    edges = np.concatenate([*(e for e, _, _ in parts), np.zeros((0, 2), dtype=np.int64)])
     frame = pd.DataFrame(
         {
-            "doc_id": np.repeat(documents["doc_id"].to_numpy(), counts),
-            "source": np.repeat(documents["source"].to_numpy(), counts),
+            "doc_id": pd.array(columns[0], dtype="str"),
+            "source": pd.array(columns[1], dtype="str"),
             "start": edges[:, 0],
             "end": edges[:, 1],
-            "bytes": np.array([len(t.encode()) for t in texts], dtype=np.int64),
-            "text": texts,
+            "bytes": np.concatenate([*(n for _, n, _ in parts), np.zeros(0, dtype=np.int64)]),
+            "text": pd.array(pa.chunked_array([t for _, _, t in parts], type=pa.large_string()), dtype="str"),
         }
     )
     frame.index.name = "unit_id"
@@ -162,7 +183,7 @@ def spans(text: str, kind: str = "piece", size: int = 30) -> np.ndarray:
         return np.array([[0, len(text)]], dtype=np.int64) if text else np.zeros((0, 2), dtype=np.int64)
     if kind == "bytes":
         return _byte_windows(text, size)
-    pieces = np.array([m.span() for m in _SPLIT.finditer(text)], dtype=np.int64).reshape(-1, 2)
+    pieces = _pieces(text)
     if kind == "piece" or not len(pieces):
         return pieces
     first = np.arange(0, len(pieces), size)
@@ -221,61 +242,201 @@ def from_units(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _listed(corpus: studies.Corpus) -> list[Path]:
-    found: list[Path] = []
+    """Return the plain files that the sources name, each once; DataError names a source that names none, and why."""
+    return [path for path, _ in _found(corpus, Counter())]
+
+
+def _found(corpus: studies.Corpus, counts: Counter) -> list[tuple[Path, bool]]:
+    """Return (file, whether it was named rather than found by a pattern); what is no plain file is counted."""
+    found: dict[Path, bool] = {}
     for pattern in corpus.sources:
-        path = Path(pattern)
-        if path.is_absolute():
-            matches = sorted(path.parent.glob(path.name))
-        else:
-            matches = sorted(paths.ROOT.glob(pattern))
-        matches = [p for p in matches if p.is_file()]
-        if not matches:
-            raise DataError(f"corpus: no file matches '{pattern}' (relative to the project's root).")
-        found += [p for p in matches if p not in found]
-    return found
+        named = not re.search(r"[*?\[]", pattern)
+        matches = [paths.ROOT / pattern] if named and pattern.strip() else _matches(pattern)
+        plain = []
+        for path in matches:
+            why = limits.refusal(path)
+            if why and (named or len(matches) == 1):
+                what = "no file matches" if why.startswith("no such file") else "it is"
+                where = "" if Path(pattern).is_absolute() else " (relative to the project's root)"
+                told = f"{what} '{limits.name(pattern)}'" if what != "it is" else f"'{limits.name(pattern)}' is {why}"
+                raise DataError(f"corpus: {told}{where}.")
+            if why:
+                counts[f"file: left out: {why.partition(';')[0]} (files)"] += 1
+            else:
+                plain.append(path)
+        if not plain:
+            raise DataError(f"corpus: no file matches '{limits.name(pattern)}'{_nearest_folder(pattern)}.")
+        for path in plain:
+            found[path] = found.get(path, False) or named
+        if len(found) > MAX_FILES:
+            raise DataError(f"corpus: more than {MAX_FILES:,} files match '{pattern}'; name fewer, or join them.")
+    return list(found.items())
+
+
+def _matches(pattern: str) -> list[Path]:
+    path = Path(pattern)
+    base, rest = (Path(path.anchor), path.parts[1:]) if path.is_absolute() else (paths.ROOT, path.parts)
+    try:
+        while len(rest) > 1 and not re.search(r"[*?\[]", rest[0]):
+            base, rest = base / rest[0], rest[1:]
+        return sorted(itertools.islice(base.glob("/".join(rest)), MAX_FILES + 1))
+    except (ValueError, OSError, NotImplementedError, RuntimeError) as error:
+        raise DataError(
+            f"corpus: '{limits.name(pattern)}' is no pattern of files ({error}); write folder/*.txt."
+        ) from None
+
+
+def _nearest_folder(pattern: str) -> str:
+    """Return which folder of a pattern exists, for the message."""
+    if not Path(pattern).is_absolute():
+        return " (relative to the project's root)"
+    parts = list(itertools.takewhile(lambda part: not re.search(r"[*?\[]", part), Path(pattern).parts))
+    folder = Path(*parts)
+    return "" if folder.is_dir() else f" (there is no folder '{folder.name}')"
 
 
 def _files(corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str | bytes]]:
-    for path in _listed(corpus):
-        name = paths.label(path)
-        if path.suffix == ".jsonl":
-            with open(path, "rb") as stream:
-                for row, line in enumerate(stream, 1):
-                    if line.strip():
-                        yield (
-                            f"{name}:{row}",
-                            name,
-                            _json_text(line, corpus.text_field, f"{name}, row {row}", counts),
-                        )
-        elif path.suffix == ".parquet":
-            table = pq.ParquetFile(path)
-            if corpus.text_field not in table.schema_arrow.names:
-                known = ", ".join(table.schema_arrow.names[:12])
-                raise DataError(f"{name}: no column '{corpus.text_field}'; it has {known}.")
-            row = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[corpus.text_field]):
-                for value in batch.column(0).to_pylist():
-                    row += 1
-                    if not isinstance(value, str):
-                        found = type(value).__name__
-                        raise DataError(f"{name}, row {row}: '{corpus.text_field}' is {found}, expected text.")
-                    yield f"{name}:{row}", name, value
-        else:
-            yield name, name, path.read_bytes()
+    listed = _found(corpus, counts)
+    refused = ""
+    for path, named in listed:
+        shown = limits.name(path)
+        kind, why = _format(path, corpus, shown)
+        if why:
+            if named or len(listed) == 1:
+                raise DataError(f"{shown}: not text: {why}.")
+            refused = refused or f"{shown}: {why}"
+            counts[f"file: left out: {re.sub(r'[0-9]+ % of it', 'most of it', why)} (files)"] += 1
+            continue
+        for doc in _READERS[kind](path, shown, corpus, counts):
+            counts[f"file: read as {kind} (documents)"] += 1
+            yield doc
+    if refused and not any(k.startswith("file: read as") for k in counts):
+        raise DataError(f"corpus: no file is text; the first is {refused}.")
 
 
-def _json_text(line: bytes, field: str, where: str, counts: Counter) -> str:
-    decoded = line.decode("utf-8", errors="replace")
+def _format(path: Path, corpus: studies.Corpus, shown: str) -> tuple[str, str | None]:
+    """Return how a file is read and, where it is not text, why not. The first bytes count, then the suffix."""
+    with limits.opened(path) as stream:
+        head = limits.read(stream, shown, 2**16)
+    suffixes = [x.lower() for x in path.suffixes[-2:]]
+    if head.startswith(b"PAR1") or ".parquet" in suffixes:
+        return "Parquet", None
+    why = limits.not_text(head)
+    if why:
+        return "", why
+    if any(x in suffixes for x in (".csv", ".tsv")):
+        return "CSV" if ".csv" in suffixes else "TSV", None
+    start = head.decode(limits.encoding(head), errors="replace").lstrip()
+    if any(x in suffixes for x in (".jsonl", ".ndjson", ".json", ".jsonlines")):
+        whole = ".json" in suffixes and (start[:1] == "[" or not _is_record(start.split("\n", 1)[0]))
+        return "JSON" if whole and start else "JSON lines", None
+    first = start.split("\n", 1)[0]
+    return ("JSON lines" if _is_record(first, corpus.text_field) else "plain text"), None
+
+
+def _is_record(line: str, field: str | None = None) -> bool:
     try:
-        item = json.loads(decoded)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error}).") from None
+        item = limits.parse_json(line) if line.startswith("{") else None
+    except DataError:
+        return False
+    return isinstance(item, dict) and (field is None or isinstance(item.get(field), str))
+
+
+def _plain_text(path: Path, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, Any]]:
+    most = MAX_DOCUMENT if not corpus.max_characters else min(MAX_DOCUMENT, 4 * corpus.max_characters + 2**10)
+    with limits.opened(path) as stream:
+        raw = limits.read(stream, shown, most + 1)
+    if len(raw) > MAX_DOCUMENT and not corpus.max_characters:
+        raise _too_long(shown)
+    code = limits.encoding(raw)
+    if code != "utf-8-sig":
+        yield shown, shown, raw.decode(code, errors="replace").replace("\r\n", "\n")
+        return
+    yield shown, shown, raw if len(raw) <= most else raw[:most].decode("utf-8-sig", errors="ignore").encode()
+
+
+def _too_long(where: str) -> DataError:
+    told = f"a document of more than {limits.mebibytes(MAX_DOCUMENT)}"
+    return DataError(f"{where}: {told}; split it, or (plain text) set corpus.max_characters to read its beginning.")
+
+
+def _json_lines(path: Path, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str]]:
+    with limits.opened(path) as stream:
+        head = limits.read(stream, shown, 4)
+    if limits.encoding(head) != "utf-8-sig":
+        text = limits.decode(limits.read_bytes(path, MAX_DOCUMENT), shown)
+        numbered = enumerate((line.encode() for line in text.split("\n")), 1)
+        yield from _json_rows(numbered, shown, corpus, counts)
+        return
+    with limits.opened(path) as stream:
+        yield from _json_rows(limits.lines(stream, shown, MAX_DOCUMENT), shown, corpus, counts)
+
+
+def _json_rows(numbered: Any, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str]]:
+    for row, line in numbered:
+        line = line.removeprefix(b"\xef\xbb\xbf") if row == 1 else line
+        if line.strip():
+            decoded = line.decode("utf-8", errors="replace")
+            try:
+                item = limits.parse_json(decoded)
+            except DataError as error:
+                raise DataError(f"{shown}, row {row}: {error}.") from None
+            if "\ufffd" in decoded and "\ufffd".encode() not in line:
+                counts["invalid"] += 1
+            yield f"{shown}:{row}", shown, _text_of(item, corpus.text_field, f"{shown}, row {row}")
+
+
+def _json(path: Path, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str]]:
+    try:
+        content = limits.parse_json(limits.decode(limits.read_bytes(path, MAX_DOCUMENT), shown))
+    except DataError as error:
+        raise DataError(f"{shown}: {str(error).removeprefix(shown + ': ').rstrip('.')}.") from None
+    for row, item in enumerate(content if isinstance(content, list) else [content], 1):
+        text = item if isinstance(item, str) else _text_of(item, corpus.text_field, f"{shown}, record {row}")
+        yield f"{shown}:{row}", shown, text
+
+
+def _text_of(item: Any, field: str, where: str) -> str:
     if not isinstance(item, dict) or not isinstance(item.get(field), str):
-        known = ", ".join(map(str, list(item)[:12])) if isinstance(item, dict) else type(item).__name__
+        known = ", ".join(str(k)[:40] for k in list(item)[:12]) if isinstance(item, dict) else type(item).__name__
         raise DataError(f"{where}: no text in field '{field}'; found {known}.")
-    if "\ufffd" in decoded and "\ufffd".encode() not in line:
-        counts["invalid"] += 1
     return item[field]
+
+
+def _table(path: Path, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str]]:
+    suffixes = [x.lower() for x in path.suffixes[-2:]]
+    frame = limits.read_csv(
+        path, columns=(corpus.text_field,), dtype=str, sep="\t" if ".tsv" in suffixes else ",", most=4 * MAX_DOCUMENT
+    )
+    for row, text in enumerate(frame[corpus.text_field], 2):
+        yield f"{shown}:{row}", shown, text
+
+
+def _parquet(path: Path, shown: str, corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str]]:
+    row = 0
+    for batch in limits.parquet_batches(path, shown, [corpus.text_field]):
+        try:
+            values = batch.column(0).to_pylist()
+        except (pa.ArrowException, ValueError) as error:
+            raise DataError(f"{shown}: a damaged Parquet file ({str(error)[:80]}); save it again.") from None
+        for value in values:
+            row += 1
+            if not isinstance(value, str):
+                found = type(value).__name__
+                raise DataError(f"{shown}, row {row}: '{corpus.text_field}' is {found}, expected text.")
+            if len(value) > MAX_DOCUMENT:
+                raise _too_long(f"{shown}, row {row}")
+            yield f"{shown}:{row}", shown, value
+
+
+_READERS = {
+    "plain text": _plain_text,
+    "JSON lines": _json_lines,
+    "JSON": _json,
+    "CSV": _table,
+    "TSV": _table,
+    "Parquet": _parquet,
+}
 
 
 def _packages(corpus: studies.Corpus, counts: Counter) -> Iterator[tuple[str, str, str | bytes]]:
@@ -368,21 +529,67 @@ def _repaired(raw: str | bytes, counts: Counter) -> str:
 def _cut(text: str, size: int) -> str:
     if text[size].isspace():
         return text[:size]
-    whole = max((m.end() for m in re.finditer(r"\S+(?=\s)", text[:size])), default=0)
+    ends = _pieces(text[:size])[:, 1]
+    whole = int(ends[ends < size].max(initial=0))
     return text[:whole] if whole else text[:size]  # one piece longer than the limit is cut inside
 
 
+def _widths(text: str) -> np.ndarray:
+    """Return the number of UTF-8 bytes of each character, uint8."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    return (1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)).astype(np.uint8)
+
+
+def _pieces(text: str) -> np.ndarray:
+    """Return the spans between white space, block by block: memory for one block and the spans."""
+    edges, inside = [], False
+    for low in range(0, len(text), _BLOCK):
+        codes = np.frombuffer(text[low : low + _BLOCK].encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        word = ~_SPACE[np.minimum(codes, len(_SPACE) - 1)]
+        edges.append(np.flatnonzero(np.diff(word, prepend=inside)) + low)
+        inside = bool(word[-1])
+    return np.concatenate([*edges, np.array([len(text)] if inside else [], dtype=np.int64)]).reshape(-1, 2)
+
+
 def _byte_windows(text: str, size: int) -> np.ndarray:
-    at = [0]
-    used = 0
-    for position, char in enumerate(text):
-        width = len(char.encode())
-        if used and used + width > size:
-            at.append(position)
-            used = 0
-        used += width
-    edges = np.array([*at, len(text)], dtype=np.int64)
-    return np.stack([edges[:-1], edges[1:]], axis=1) if text else np.zeros((0, 2), dtype=np.int64)
+    if not text:
+        return np.zeros((0, 2), dtype=np.int64)
+    if text.isascii():
+        edges = np.minimum(np.arange(0, len(text) + size, size, dtype=np.int64), len(text))
+        edges = edges if edges[-2] < edges[-1] else edges[:-1]
+    else:
+        at = array.array("q", [0])
+        used = 0
+        for low in range(0, len(text), _BLOCK):
+            for position, width in enumerate(_widths(text[low : low + _BLOCK]).tobytes(), low):
+                if used and used + width > size:
+                    at.append(position)
+                    used = 0
+                used += width
+        edges = np.array([*at, len(text)], dtype=np.int64)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _byte_edges(text: str, edges: np.ndarray) -> tuple[bytes, np.ndarray]:
+    """Return the text as UTF-8 and the units' spans in its bytes, (n, 2) int64."""
+    encoded = text.encode()
+    if text.isascii() or not len(edges):
+        return encoded, edges
+    offsets = np.zeros(len(text) + 1, dtype=np.uint32)
+    for low in range(0, len(text), _BLOCK):
+        own = _widths(text[low : low + _BLOCK]).cumsum(dtype=np.uint32)
+        offsets[low + 1 : low + 1 + len(own)] = own + offsets[low]
+    return encoded, offsets[edges].astype(np.int64)
+
+
+def _slices(encoded: bytes, at: np.ndarray) -> pa.LargeStringArray:
+    """Return the texts of byte spans that do not overlap, without one Python object a unit."""
+    marks = np.zeros(len(encoded) + 1, dtype=np.int8)
+    np.add.at(marks, at[:, 0], 1)
+    np.add.at(marks, at[:, 1], -1)
+    kept = np.frombuffer(encoded, dtype=np.uint8)[marks[:-1].cumsum(dtype=np.int8).astype(bool)]
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), (at[:, 1] - at[:, 0]).cumsum()])
+    return pa.LargeStringArray.from_buffers(len(at), pa.py_buffer(offsets), pa.py_buffer(kept))
 
 
 def _versions(corpus: studies.Corpus) -> dict[str, dict[str, str]]:

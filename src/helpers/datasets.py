@@ -25,8 +25,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tqdm.auto import tqdm
 
-from helpers import paths, provenance
-from helpers.errors import DataError, UnavailableError, nearest
+from helpers import limits, paths, provenance, studies
+from helpers.errors import DataError, StudyError, UnavailableError, nearest
 
 PROBE_SECONDS = 4.0
 DOWNLOADS = 8
@@ -104,10 +104,21 @@ class Manifest(_Strict):
 
 def read_manifest(path: Path | str) -> Manifest:
     """Read a manifest file; DataError says which entry is wrong."""
+    shown = limits.name(path)
+    text = limits.decode(limits.read_bytes(path, 4 * 2**20), shown)
     try:
-        return Manifest.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise DataError(f"{paths.label(path)}: {error}") from None
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken):  # a few lines of them can stand for gigabytes
+                raise DataError(f"{shown}, line {token.start_mark.line + 1}: an alias (*{token.value}); write it out.")
+        return Manifest.model_validate(yaml.load(text, Loader=studies._UniqueKeyLoader))
+    except StudyError as error:
+        raise DataError(f"{shown}: {error}") from None
+    except RecursionError:
+        raise DataError(f"{shown}: nested too deeply; a manifest has sources and datasets.") from None
+    except (yaml.YAMLError, ValidationError, ValueError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{shown}: {error}") from None
 
 
 @functools.cache

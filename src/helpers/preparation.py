@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import checkpoints, corpora, paths, provenance, questions, scores, studies
+from helpers import checkpoints, corpora, limits, paths, provenance, questions, scores, studies
 from helpers.errors import DataError, ModelError, StudyError, nearest
 from helpers.inference import MIN_MODELS
 
@@ -75,6 +75,7 @@ def _prepare_list(study: studies.Study) -> None:
         if study.benchmarks.questions
         else questions.table([], "")
     )
+    texts = _about(texts, set(table["benchmark"]), study) if study.benchmarks.questions else texts
     formats = texts.groupby("benchmark")["format"].agg(lambda f: f.mode().iloc[0])
     scored, files = _named([source] if source.is_file() else sorted(source.rglob("*.json")))
     counted = table.groupby("benchmark")["model"].nunique()
@@ -102,6 +103,22 @@ def _prepare_list(study: studies.Study) -> None:
     else:
         asked, files = _named([paths.ROOT / study.benchmarks.questions])
         provenance.write_table(study.results / "questions.parquet", texts, inputs=asked, parameters=files)
+
+
+def _about(texts: pd.DataFrame, scored: set[str], study: studies.Study) -> pd.DataFrame:
+    """Return the questions of the study's benchmarks; DataError when the file is about none of them."""
+    shown = limits.name(paths.ROOT / str(study.benchmarks.questions))
+    others = texts.loc[~texts["benchmark"].isin(scored), "benchmark"]
+    if len(others) == len(texts):
+        listed, own = (", ".join(f"'{n}'" for n in sorted(set(x))[:8]) for x in (others, scored))
+        raise DataError(
+            f"{shown}: questions of {listed or 'no benchmark'}, but the scores are of {own}; give every question the "
+            "name of its benchmark in a field 'benchmark'."
+        )
+    if len(others):
+        listed = ", ".join(sorted(set(others))[:8]) + (" ..." if others.nunique() > 8 else "")
+        print(f"{shown}: {len(others)} questions of benchmarks that have no scores here, left out: {listed}")
+    return texts[texts["benchmark"].isin(scored)].reset_index(drop=True)
 
 
 def parameters(entry: studies.ModelEntry) -> float:

@@ -9,7 +9,6 @@ to) lie in small tables in ``data/``; the numbers all come from the files of ``d
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers import datasets, paths, provenance, questions
+from helpers import datasets, limits, paths, provenance, questions
 from helpers.errors import DataError, StudyError, nearest
 from helpers.studies import Study
 
@@ -26,6 +25,8 @@ from helpers.studies import Study
 COMPLETE = 0.9
 ABOVE_CHANCE = 0.25
 RELIABLE = 0.8
+MOST_NATS = 100.0  # of a loss a token: the largest vocabularies make 13 nats for a uniform guess
+MOST_BITS = 100.0  # a byte
 FLOOR_OF_FREE_ANSWERS = 0.05
 FEW_ITEMS = 100
 MOST_QUESTIONS = 2000  # of larger sets a fixed sample is kept: no axis reads more
@@ -186,17 +187,18 @@ def dclm_wide() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[Path]]:
     public = _facts("dclm-public-models.csv").set_index("file")
     rows, scores, losses = [], {}, {}
     for path in files:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        metrics = content["eval_metrics"]
+        shown = limits.name(path)
+        content, metrics = _dclm_file(path, shown)
         row = {
             "file": path.name,
             "val_loss": metrics.get("perplexity", np.nan),
         }  # upstream's key; it holds a loss
         row |= _public(public, path.name) if path.name in public.index else _run(path.name, content["model"])
         rows.append(row)
-        scores[path.name] = metrics["icl"]
+        scores[path.name] = {k: limits.number(v, f"{shown}, icl '{k}'", 0, 1) for k, v in metrics["icl"].items()}
         if "downstream_perpexity" in metrics:  # upstream's spelling
-            losses[path.name] = metrics["downstream_perpexity"]
+            told = metrics["downstream_perpexity"]
+            losses[path.name] = {k: limits.number(v, f"{shown}, loss '{k}'", 0, MOST_NATS) for k, v in told.items()}
     models = pd.DataFrame(rows)
     models["model"] = _unique(models)
     name = models.set_index("file")["model"]
@@ -216,6 +218,24 @@ def dclm_wide() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[Path]]:
         "file",
     ]
     return models[order], score_frame, loss_frame, files
+
+
+def _dclm_file(path: Path, shown: str) -> tuple[dict, dict]:
+    """Return one evaluation and its metrics, whose mappings and names are what is read; DataError says what they are not."""
+    try:
+        content = limits.parse_json(limits.decode(limits.read_bytes(path, limits.MAX_JSON), shown))
+    except DataError as error:
+        raise DataError(f"{shown}: {str(error).removeprefix(shown + ': ').rstrip('.')}.") from None
+    metrics = content.get("eval_metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("icl"), dict) or not metrics["icl"]:
+        raise DataError(f"{shown}: no scores in 'eval_metrics', 'icl'; fetch the file again.")
+    if not isinstance(content.get("model"), str):
+        raise DataError(f"{shown}: 'model' is no name; fetch the file again.")
+    if not isinstance(metrics.get("downstream_perpexity", {}), dict):
+        raise DataError(f"{shown}: 'downstream_perpexity' holds no losses by corpus; fetch the file again.")
+    if metrics.get("perplexity") is not None:
+        limits.number(metrics["perplexity"], f"{shown}, 'perplexity'", 0, MOST_NATS)
+    return content, metrics
 
 
 def _public(public: pd.DataFrame, file: str) -> dict:
@@ -272,7 +292,8 @@ def _dclm(study: Study) -> tuple[dict[str, pd.DataFrame], list[Path]]:
     models, scores, losses, inputs = dclm_wide()
     facts = _facts("dclm-benchmarks.csv").set_index("benchmark")
     meta_file = datasets.fetch("dclm-tasks")
-    meta = pd.read_csv(meta_file).set_index("Eval Task")
+    wanted = ("Eval Task", "#datapoints", "Random baseline", "Task Type", "Task Category")
+    meta = limits.read_csv(meta_file, columns=wanted).set_index("Eval Task")
     missing = scores.index.difference(facts.index)
     if len(missing):
         raise DataError(f"data/dclm-benchmarks.csv does not know the task '{missing[0]}'.")
@@ -389,12 +410,13 @@ def _entigraph(study: Study) -> tuple[dict[str, pd.DataFrame], list[Path]]:
     place = {n: datasets.fetch(n) for n in names}
     facts = _facts("entigraph-models.csv")
     rows = _facts("entigraph-benchmarks.csv")
-    bpb = pd.read_csv(place["entigraph-bpb"]).set_index("id")
+    bpb = limits.read_csv(place["entigraph-bpb"], columns=("id",)).set_index("id")
     unknown = set(bpb.columns) ^ set(facts["column"])
     if unknown:
         raise DataError(
             f"{paths.label(place['entigraph-bpb'])}: column {unknown.pop()} is not in both tables; see data/entigraph-models.csv."
         )
+    _within(bpb, limits.name(place["entigraph-bpb"]), 0, MOST_BITS)
     column = facts.set_index("column")
     for twin in facts.loc[facts["duplicate_of"].notna(), "column"]:  # Amber under a second family name
         original = facts.loc[
@@ -464,10 +486,10 @@ def _entigraph_scores(
     place: dict[str, Path], rows: pd.DataFrame, kept: pd.DataFrame, model_of: pd.Series
 ) -> pd.DataFrame:
     """Return scores (benchmarks x 89 models), higher is better, artefact zeros left out."""
-    errors = pd.read_csv(place["entigraph-errors"]).set_index("benchmark")
-    core = pd.read_csv(place["entigraph-core"])
+    errors = limits.read_csv(place["entigraph-errors"], columns=("benchmark", *model_of.index)).set_index("benchmark")
+    core = limits.read_csv(place["entigraph-core"], columns=tuple(model_of.index))
     board = leaderboard(place["leaderboard-v1"], kept.loc[kept["revision"].isna(), "hub_id"]).set_index("Model")
-    scaling = pd.read_csv(place["obsscaling"]).set_index("Model")
+    scaling = limits.read_csv(place["obsscaling"], columns=("Model",)).set_index("Model")
     hub = kept.set_index("model")["hub_id"].where(kept.set_index("model")["revision"].isna())
     result = {}
     for row in rows.itertuples():
@@ -484,7 +506,11 @@ def _entigraph_scores(
         else:
             column = (board if row.table == "leaderboard" else scaling)[row.row]
             values = hub.map(column) / (100 if row.metric == "percent" else 1)
-        result[row.benchmark] = values
+        low, high = {"perplexity": (-np.inf, 0)}.get(row.metric, (0, 1))
+        shown = f"{row.table} table, '{row.benchmark}'"
+        result[row.benchmark] = _within(values.rename(row.benchmark).to_frame(), shown, low, high, missing=True).iloc[
+            :, 0
+        ]
     scores = pd.DataFrame(result).T.reindex(columns=model_of.to_list())
     zero = kept.loc[kept["zero_group"] == 1, "model"]
     artefact = [
@@ -501,12 +527,21 @@ def _entigraph_scores(
     return scores
 
 
+def _within(frame: pd.DataFrame, shown: str, low: float, high: float, missing: bool = False) -> pd.DataFrame:
+    """Return a table of numbers as float64; DataError for the first that is none or outside [low, high]."""
+    for name, column in frame.items():
+        for row, value in column.items():
+            if not (missing and pd.isna(value)):
+                limits.number(value, f"{shown}, row '{row}', column '{name}'", low, high)
+    return frame.astype(float)
+
+
 def leaderboard(path: Path, hub_ids: pd.Series) -> pd.DataFrame:
     """Return one row of Open LLM Leaderboard v1 a model (percent), names matched exactly.
 
     Of several submissions the one not in 4bit goes first, then the one marked pretrained, then the earliest.
     """
-    board = pd.read_csv(path)
+    board = limits.read_csv(path, columns=("Model", "Precision", "Type", "date"))
     board = board[board["Model"].isin(set(hub_ids))].copy()
     board["quantised"] = board["Precision"].eq("4bit")
     board["tuned"] = ~board["Type"].eq("pretrained")

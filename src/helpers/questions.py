@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import ast
 import csv
-import json
+import io
+import math
 import re
 import zlib
 from collections import Counter
@@ -25,15 +26,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from helpers import paths
+from helpers import limits
 from helpers.errors import DataError, nearest
 from helpers.fragments import escape
-from helpers.problems import Problem, refuse
+from helpers.problems import Problem, Tally, refuse
 
 FORMATS = ("multiple choice", "cloze", "schema", "language modeling", "generation", "code")
 COLUMNS = ("benchmark", "question_id", "prompt", "choices", "answer", "format", "text")
-MAX_BYTES = 512 * 2**20
+MAX_BYTES = 256 * 2**20  # of a question file, unpacked
+_SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".bz2", ".xz", ".zst")
 
 Question = dict[str, Any]
 
@@ -64,80 +67,215 @@ def _has_word(choice: str, prompt: str) -> bool:
     return len(choice) > 3 and choice in prompt
 
 
-def parse(row: Mapping[str, Any]) -> Question:
-    """Return one question from a record in any known vocabulary; ValueError says what is missing or wrong.
+# Names of fields by what they hold, compared in lower case without spaces and underscores; of several the first counts.
+_QUESTION = (
+    "question", "query", "doctotext", "prompt", "questionstem", "stem", "input", "inputs", "problem", "goal", "ctx",
+    "sentence", "questiontext", "messages", "conversation", "conversations", "instruction", "text",
+)  # fmt: skip
+_PASSAGE = (
+    "instruction", "passage", "context", "article", "story", "support", "paragraph", "background", "document", "premise",
+)  # fmt: skip
+_CHOICES = (
+    "choices", "options", "doctochoice", "endings", "candidates", "alternatives", "answerchoices", "answeroptions",
+    "possibleanswers", "multiplechoicetargets", "mc1targets", "targetscores",
+)  # fmt: skip
+_ANSWER = (
+    "answer", "gold", "doctotarget", "answerkey", "target", "label", "correctanswer", "correct", "correctoption",
+    "correctchoice", "answeridx", "answerindex", "correctidx", "cop", "answers", "bestanswer", "goldanswer", "ideal",
+    "solution", "output", "completion", "response", "targets", "canonicalsolution", "code", "expected", "reference",
+)  # fmt: skip
+_WRONG = ("incorrectanswers", "wronganswers", "distractors")
+_COLUMN = re.compile(r"(?:.*(?:option|choice|sol|ending|answer|alternative|candidate|opt)|op|)([a-z]|[0-9]{1,2})")
+_WRONG_COLUMN = re.compile(r"(?:distractor|incorrectanswer|wronganswer|incorrect|wrong)[0-9]{1,2}")
+_LETTERED = re.compile(r"\s*\(?([A-Z])\s*[).:]\s*(?=\S)")
+# Fields that name a record or describe a run of a model; they are no part of the question.
+_KNOWN = {
+    "benchmark", "task", "format", "questionid", "id", "docid", "filter", "doc", "arguments", "dochash", "prompthash",
+    "targethash", "resps", "filteredresps", "metrics", "acc", "accnorm", "exactmatch",
+}  # fmt: skip
 
-    A field ``format`` (one of :data:`FORMATS`) overrules what the vocabulary says.
+
+def parse(row: Mapping[str, Any]) -> Question:
+    """Return one question from a record in any known vocabulary; DataError says what is missing or wrong.
 
     Known: llm-foundry (``query, choices, gold``; ``context_options, continuation, gold``;
     ``context, continuation``; ``context, answer``; ``task_id, prompt, canonical_solution``), the simple words
-    ``question, choices, answer``, lm-evaluation-harness words (``doc_to_text, doc_to_choice, doc_to_target``) and
-    its sample logs (``doc, arguments, target``).
+    ``question, choices, answer`` and their many synonyms (``options``, ``endings``; ``answerKey``, ``label``; a passage
+    in ``context``, ``passage`` or ``article``, which comes before the question), lm-evaluation-harness words
+    (``doc_to_text, doc_to_choice, doc_to_target``) and its sample logs (``doc, arguments, target``). What a model saw
+    may also be a list of chat messages, or such a list written as JSON.
+
+    Choices are a list, a mapping of labels to texts, ``{"text": [...], "label": [...]}``, a list of such objects, one
+    column each (``A, B, ...``; ``option1, option2, ...``), or the right and the wrong answers in fields of their own.
+    The right one is told by its label where labels are written out (a label wins over a text), else by its text, its
+    letter or its index from 0; a string of digits beside numbered columns is the number of the column.
+
+    A field ``format`` (one of :data:`FORMATS`) overrules what the vocabulary says.
 
     >>> q = parse({"question": "Is ice cold?", "choices": ["yes", "no"], "answer": 0})
     >>> q["answer"], q["format"]
     ('yes', 'multiple choice')
     >>> parse({"question": "Ice is", "choices": ["cold", "warm"], "answer": 0, "format": "cloze"})["text"]
     'Ice is'
+    >>> parse({"passage": "A.", "question": "Where?", "A": "here", "B": "there", "answer": "B"})["answer"]
+    'there'
     """
+    return _understood(row)[0]
+
+
+def _understood(row: Any) -> tuple[Question, set[str]]:
+    """Return a question and the fields of its record that are part of it."""
     if not isinstance(row, Mapping):
-        raise ValueError(f"expected an object with named fields, found {type(row).__name__}")
-    question = _parse(row)
+        raise DataError(f"expected an object with named fields, found {type(row).__name__}")
+    try:
+        question, used = _parse(row)
+    except RecursionError:
+        raise DataError("nested too deeply; give plain records") from None
     if row.get("format") not in (None, ""):
         told = row["format"]
         if told not in FORMATS:
-            raise ValueError(f"field 'format' is {_short(told)}; {nearest(str(told), FORMATS)}")
+            raise DataError(f"field 'format' is {_short(told)}; {nearest(str(told)[:40], FORMATS)}")
         shown = question["choices"] if told == "multiple choice" else ()
         text = question["text"] if told == "schema" else render(question["prompt"], shown)
         question |= {"format": told, "text": text or question["text"]}
-    return question
+    return question, used
 
 
-def _parse(row: Mapping[str, Any]) -> Question:
+def _plain(key: Any) -> str:
+    return re.sub(r"[^a-z0-9]", "", str(key).lower())
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, tuple, Mapping)) and not len(value)) or _is_nan(value)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _parse(row: Mapping[str, Any]) -> tuple[Question, set[str]]:
     keys = set(row)
     if {"context_options", "continuation"} <= keys:
-        options = _strings(row["context_options"], "context_options")
+        options, _ = _options(row["context_options"], "context_options")
         continuation = _string(row, "continuation")
         choices = [f"{o} {continuation}" for o in options]
         gold = _pick(row.get("gold"), choices, "gold")
-        return _question("", choices, gold, "schema", "\n".join(f"{_letter(i)}. {c}" for i, c in enumerate(choices)))
-    if {"query", "choices"} <= keys:
-        return _closed(_string(row, "query"), row["choices"], row.get("gold"), "gold")
-    if {"task_id", "prompt", "canonical_solution"} <= keys:
-        prompt = _string(row, "prompt")
-        return _question(prompt, [], _string(row, "canonical_solution"), "code", prompt.strip())
-    if "context" in keys and keys & {"continuation", "answer"}:
-        key, kind = ("continuation", "language modeling") if "continuation" in keys else ("answer", "generation")
+        text = "\n".join(f"{_letter(i)}. {c}" for i, c in enumerate(choices))
+        return _question("", choices, gold, "schema", text), {"context_options", "continuation", "gold"}
+    if {"context", "continuation"} <= keys and not {"question", "query"} & keys:
         prompt = _string(row, "context")
-        return _question(prompt, [], _string(row, key, empty=True), kind, prompt.strip())
+        answer = _string(row, "continuation", empty=True)
+        return _question(prompt, [], answer, "language modeling", prompt.strip()), {"context", "continuation"}
     if {"doc", "arguments"} <= keys:
-        return _sample_log(row)
-    for prompt_key, choices_key, answer_key in (
-        ("question", "choices", "answer"),
-        ("doc_to_text", "doc_to_choice", "doc_to_target"),
-        ("prompt", "choices", "answer"),
-    ):
-        if prompt_key in keys:
-            if answer_key not in keys:
-                raise ValueError(f"field '{answer_key}' is missing (fields here: {', '.join(sorted(keys))})")
-            if choices_key in keys and row[choices_key] not in (None, [], ""):
-                question = _closed(_string(row, prompt_key), row[choices_key], row[answer_key], answer_key)
-                return _as_seen(question) if prompt_key == "doc_to_text" else question
-            prompt = _string(row, prompt_key)
-            return _question(prompt, [], _string(row, answer_key, empty=True), "generation", prompt.strip())
-    raise ValueError(
-        f"no question field; fields here: {', '.join(sorted(map(str, keys))) or 'none'}; expected 'question' with "
-        "'answer' (and 'choices'), or the words of lm-evaluation-harness or llm-foundry"
-    )
+        return _sample_log(row), {"doc", "arguments", "target"}
+    return _roles(row)
+
+
+def _roles(row: Mapping[str, Any]) -> tuple[Question, set[str]]:
+    """Return a question from a record whose fields are told by their names."""
+    place: dict[str, str] = {}
+    for key in row:
+        place.setdefault(_plain(key), key)
+    inner = row.get(place.get("question", ""))
+    if isinstance(inner, Mapping) and not ({"role", "content"} <= set(inner)):  # {"question": {"stem", "choices"}}
+        question, used = _roles({k: v for k, v in row.items() if k != place["question"]} | dict(inner))
+        return question, {k for k in used if k in row} | {place["question"]}
+    asked = next((place[n] for n in _QUESTION if n in place), None)
+    passages = [place[n] for n in _PASSAGE if n in place and place[n] != asked and not _empty(row[place[n]])]
+    if asked is None and passages:
+        asked = passages.pop()
+    if asked is None:
+        shown = ", ".join(sorted(str(k)[:40] for k in row)[:20]) or "none"
+        raise DataError(
+            f"no question field; fields here: {shown}; expected 'question' with 'answer' (and 'choices'), or the words "
+            "of lm-evaluation-harness or llm-foundry"
+        )
+    if _plain(asked) == "doctotext":
+        passages = []  # all that the model saw is in the prompt already
+    used = {asked, *passages}
+    prompt = "\n".join([*(_string(row, p).strip() for p in passages), _string(row, asked)])
+    answers = [place[n] for n in _ANSWER if n in place and place[n] not in used]
+    field = next((a for a in answers if not _empty(row[a])), answers[0] if answers else None)
+    options, labels, told = _choices(row, place, used)
+    gold = row[field] if field is not None else told
+    if field is not None:
+        used.add(field)
+    elif _plain(asked) in ("messages", "conversation", "conversations"):
+        prompt, gold = _dialogue(row[asked], asked)
+    if field is None and gold is None:
+        shown = ", ".join(sorted(str(k)[:40] for k in row)[:20])
+        raise DataError(f"field 'answer' is missing (fields here: {shown}); where no answer is right write \"\"")
+    if options:
+        digits = labels if labels is not None else None
+        answer = _pick(gold, options, str(field), digits)
+        question = _question(prompt, options, answer, "multiple choice", render(prompt, options))
+        return (_as_seen(question) if _plain(asked) == "doctotext" else question), used
+    kind = "code" if _plain(field) in ("canonicalsolution", "code") else "generation"
+    return _question(prompt, [], _free(gold, str(field)), kind, prompt.strip()), used
+
+
+def _choices(
+    row: Mapping[str, Any], place: Mapping[str, str], used: set[str]
+) -> tuple[list[str], list[str] | None, Any]:
+    """Return the choices, their labels where these are written out, and the right one where the choices tell it."""
+    for name in _CHOICES:
+        if name in place and not _empty(row[place[name]]):
+            used.add(place[name])
+            value, told = row[place[name]], None
+            if isinstance(value, str):
+                value = _literal(value, place[name])
+            if isinstance(value, Mapping) and {"choices", "labels"} <= set(value):  # TruthfulQA's targets
+                value, told = value["choices"], value["labels"]
+            elif isinstance(value, Mapping) and value and all(_is_number(v) for v in value.values()):
+                value, told = list(value), list(value.values())  # BIG-bench: {"yes": 1, "no": 0}
+            options, labels = _options(value, place[name])
+            return options, labels, told
+    right = next((place[n] for n in ("correctanswer", "bestanswer", "correct") if n in place), None)
+    wrong = [place[n] for n in place if _WRONG_COLUMN.fullmatch(n) and not _empty(row[place[n]])]
+    listed = next((place[n] for n in _WRONG if n in place and not _empty(row[place[n]])), None)
+    if right and (wrong or listed):
+        used |= {right, *wrong} | ({listed} if listed else set())
+        values = [row[k] for k in wrong]
+        if listed:
+            value = _literal(row[listed], listed) if isinstance(row[listed], str) else row[listed]
+            values += list(value) if isinstance(value, (list, tuple)) else [value]
+        options, _ = _options([row[right], *values], right)
+        return sorted(options), None, row[right]  # no order is told: one that does not give the answer away
+    columns: dict[str, dict[str, str]] = {}
+    for name, key in place.items():
+        match = _COLUMN.fullmatch(name)
+        if match and key not in used and not _empty(row[key]):
+            columns.setdefault(name[: match.start(1)], {})[match[1]] = key
+    for _, own in sorted(columns.items(), key=lambda item: -len(item[1])):
+        for series in ([chr(97 + i) for i in range(26)], [str(i) for i in range(27)], [str(i) for i in range(1, 27)]):
+            count = next((i for i, mark in enumerate(series) if mark not in own), len(series))
+            if count >= 2 and count == len(own):
+                used |= set(own.values())
+                options, _ = _options([row[own[m]] for m in series[:count]], own[series[0]])
+                return options, [("#" if m.isdigit() else "") + m.upper() for m in series[:count]], None
+    return [], None, None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, bool))
+
+
+def _literal(value: str, key: str) -> Any:
+    """Return what a list or mapping written as text holds; other text as it is."""
+    if not value.strip().startswith(("[", "{")):
+        return value
+    try:
+        return limits.parse_json(value)
+    except DataError:
+        pass
+    try:
+        return ast.literal_eval(value.strip()) if len(value) < 2**20 else value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise DataError(f'field \'{key}\' is {_short(value)}; write a JSON list such as ["yes", "no"]') from None
 
 
 def _question(prompt: str, choices: list[str], answer: str, kind: str, text: str) -> Question:
     return {"prompt": prompt, "choices": choices, "answer": answer, "format": kind, "text": text}
-
-
-def _closed(prompt: str, choices: Any, gold: Any, field: str) -> Question:
-    options = _strings(choices, "choices")
-    return _question(prompt, options, _pick(gold, options, field), "multiple choice", render(prompt, options))
 
 
 def _as_seen(question: Question) -> Question:
@@ -152,71 +290,190 @@ def _sample_log(row: Mapping[str, Any]) -> Question:
     """Read one line of a harness sample log; `arguments` has one (context, continuation) a choice."""
     arguments = row["arguments"]
     if isinstance(arguments, Mapping):  # newer logs: {"gen_args_0": {"arg_0": context, "arg_1": continuation}}
-        arguments = [[a.get("arg_0"), a.get("arg_1")] for a in arguments.values()]
-    if not arguments or not all(isinstance(a, (list, tuple)) and a for a in arguments):
-        raise ValueError("field 'arguments' holds no [context, continuation] pairs")
-    prompt = str(arguments[0][0])
-    if len(arguments) > 1 and all(len(a) > 1 and isinstance(a[1], str) for a in arguments):
-        contexts = {a[0] for a in arguments}
-        choices = [a[1].strip() if len(contexts) == 1 else f"{a[0]} {a[1].strip()}" for a in arguments]
-        answer = _pick(row.get("target"), choices, "target")
-        if len(contexts) == 1:
+        if not all(isinstance(a, Mapping) and "arg_0" in a for a in arguments.values()):
+            raise DataError("field 'arguments' holds no [context, continuation] pairs")
+        arguments = [[a["arg_0"], *([a["arg_1"]] if a.get("arg_1") is not None else [])] for a in arguments.values()]
+    if not isinstance(arguments, (list, tuple)) or not arguments:
+        raise DataError("field 'arguments' holds no [context, continuation] pairs")
+    if not all(isinstance(a, (list, tuple)) and a for a in arguments):
+        raise DataError("field 'arguments' holds no [context, continuation] pairs")
+    contexts = [_said(a[0], "arguments") for a in arguments]
+    prompt, target = contexts[0], row.get("target")
+    continued = all(len(a) > 1 and isinstance(a[1], str) for a in arguments)
+    if len(arguments) > 1 and continued:
+        one = len(set(contexts)) == 1
+        choices = [a[1].strip() if one else f"{c} {a[1].strip()}" for c, a in zip(contexts, arguments, strict=True)]
+        answer = _pick(target, choices, "target")
+        if one:
             return _as_seen(_question(prompt, choices, answer, "", ""))
         return _question(prompt, choices, answer, "schema", render("", choices))
-    return _question(prompt, [], str(row.get("target", "")), "generation", prompt.strip())
+    if not prompt.strip():
+        raise DataError("field 'arguments' holds an empty context")
+    if len(arguments) == 1 and continued:  # one continuation, whose probability is asked: no free answer
+        return _question(prompt, [], arguments[0][1].strip(), "language modeling", prompt.strip())
+    if len(arguments[0]) == 1:  # the whole text's probability
+        return _question(prompt, [], "" if target is None else str(target), "language modeling", prompt.strip())
+    return _question(prompt, [], "" if _empty(target) else _free(target, "target"), "generation", prompt.strip())
+
+
+def _turns(value: Any) -> list[tuple[str, str]] | None:
+    """Return (role, words) of chat messages, a list or its JSON; None when it is something else."""
+    if isinstance(value, str) and value.lstrip().startswith("[") and '"' in value and len(value) <= limits.MAX_JSON:
+        try:
+            value = limits.parse_json(value)
+        except DataError:
+            return None
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    found = []
+    for message in value:
+        if not isinstance(message, Mapping):
+            return None
+        role = message.get("role", message.get("from"))
+        words = message.get("content", message.get("value"))
+        if isinstance(words, (list, tuple)):  # parts: texts, and what is no text
+            words = "\n".join(p["text"] for p in words if isinstance(p, Mapping) and isinstance(p.get("text"), str))
+        if not isinstance(role, str) or not isinstance(words, str):
+            return None
+        found.append((role, words))
+    return found
+
+
+def _said(value: Any, key: str) -> str:
+    """Return text as it is, and of chat messages what was said."""
+    turns = _turns(value)
+    if turns is not None:
+        return "\n".join(words for _, words in turns)
+    if not isinstance(value, str):
+        raise DataError(f"field '{key}' holds a {type(value).__name__}, expected text or chat messages")
+    return value
+
+
+def _dialogue(value: Any, key: str) -> tuple[str, Any]:
+    """Return what was said before a conversation's last answer, and that answer (None when the user spoke last)."""
+    turns = _turns(value)
+    if turns is None or len(turns) < 2 or turns[-1][0].lower() not in ("assistant", "gpt", "model"):
+        return _said(value, key), None
+    return "\n".join(words for _, words in turns[:-1]), turns[-1][1]
 
 
 def _string(row: Mapping[str, Any], key: str, empty: bool = False) -> str:
     value = row[key]
+    if _turns(value) is not None:
+        value = _said(value, key)
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         value = value[0]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        value = _digits(value)
     if not isinstance(value, str):
-        raise ValueError(f"field '{key}' is {type(value).__name__}, expected text")
+        raise DataError(f"field '{key}' is {type(value).__name__}, expected text")
     if not empty and not value.strip():
-        raise ValueError(f"field '{key}' is empty")
+        raise DataError(f"field '{key}' is empty")
     return value
 
 
-def _strings(value: Any, key: str) -> list[str]:
+def _digits(value: float) -> str:
+    try:
+        return str(value)
+    except ValueError:
+        raise DataError("a number of more than 4300 digits; write it as text") from None
+
+
+def _free(value: Any, key: str) -> str:
+    """Return a free answer as text; of several accepted ones the first."""
+    if isinstance(value, Mapping):  # TriviaQA: {"value": ..., "aliases": [...]}; SQuAD: {"text": [...], ...}
+        value = value.get("value", value.get("text"))
+    if isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _string({key: value}, key, empty=True)
+
+
+def _options(value: Any, key: str) -> tuple[list[str], list[str] | None]:
+    """Return the texts of choices and their labels, None where none are written out."""
+    labels = None
     if isinstance(value, Mapping) and "text" in value:  # the form of ARC: {"text": [...], "label": [...]}
-        value = value["text"]
+        labels, value = value.get("label", value.get("labels")), value["text"]
+    elif isinstance(value, Mapping):
+        labels, value = list(value), list(value.values())
+    elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) and "text" in v for v in value):
+        marks = [next((v[k] for k in ("label", "key", "id") if k in v), None) for v in value]
+        labels, value = (None if None in marks else marks), [v["text"] for v in value]
     if isinstance(value, str):
         value = [v.strip() for v in value.split(";")] if ";" in value else value
     if not isinstance(value, (list, tuple)) or len(value) < 2:
-        raise ValueError(f"field '{key}' must be a list of at least two choices, found {_short(value)}")
-    options = [str(v) if isinstance(v, (str, int, float)) and not isinstance(v, bool) else None for v in value]
+        raise DataError(f"field '{key}' must be a list of at least two choices, found {_short(value)}")
+    options = [
+        _digits(v) if isinstance(v, (str, int, float)) and not isinstance(v, bool) and not _is_nan(v) else None
+        for v in value
+    ]
     if None in options:
-        raise ValueError(f"field '{key}' holds a {type(value[options.index(None)]).__name__}, expected text")
+        raise DataError(f"field '{key}' holds a {type(value[options.index(None)]).__name__}, expected text")
     if any(not o.strip() for o in options):
-        raise ValueError(f"field '{key}': choice {[bool(o.strip()) for o in options].index(False) + 1} is empty")
-    return options
+        raise DataError(f"field '{key}': choice {[bool(o.strip()) for o in options].index(False) + 1} is empty")
+    if labels is not None:
+        if not isinstance(labels, (list, tuple)) or len(labels) != len(options):
+            raise DataError(f"field '{key}' has labels that do not go with its {len(options)} choices")
+        labels = [_short(m) if isinstance(m, (list, dict)) else _digits(m).strip() for m in labels]
+        if len({m.upper() for m in labels}) < len(labels):
+            raise DataError(f"field '{key}' has two choices of one label")
+    marks = [_LETTERED.match(o) for o in options]
+    if labels is None and len(options) <= 26 and all(m and m[1] == _letter(i) for i, m in enumerate(marks)):
+        options = [o[m.end() :] for o, m in zip(options, marks, strict=True)]  # "A) four": the letter is no part of it
+    return options, labels
 
 
-def _pick(gold: Any, choices: Sequence[str], field: str) -> str:
-    """Return the right choice named by index, by letter or by its text; a text match wins over an index."""
-    if gold is None:
-        raise ValueError(f"field '{field}' (the right answer) is missing")
+def _pick(gold: Any, choices: Sequence[str], field: str, labels: Sequence[str] | None = None) -> str:
+    """Return the right choice named by its label, its text, its letter or its index; the first that fits wins.
+
+    Labels that begin with # are numbers of columns: only a string means one, an integer counts from 0.
+    """
+    if isinstance(gold, (list, tuple)) and len(gold) == len(choices) and all(_is_number(g) for g in gold):
+        if sorted(map(float, gold)) == [0.0] * (len(choices) - 1) + [1.0]:
+            gold = [float(g) for g in gold].index(1.0)
+    if isinstance(gold, (list, tuple)):
+        if len(gold) != 1:
+            raise DataError(f"field '{field}' names {len(gold)} right answers, expected one")
+        gold = gold[0]
+    if isinstance(gold, np.ndarray):
+        raise DataError(f"field '{field}' is an array, expected the index, the letter or the text")
+    if _empty(gold):
+        raise DataError(f"field '{field}' (the right answer) is missing")
     if isinstance(gold, bool):
-        raise ValueError(f"field '{field}' is {gold}; write the index, the letter or the text of the right choice")
+        raise DataError(f"field '{field}' is {gold}; write the index, the letter or the text of the right choice")
+    if isinstance(gold, float) and gold.is_integer():
+        gold = int(gold)
     stripped = [c.strip() for c in choices]
+    columns = labels is not None and labels[0].startswith("#")
+    if labels is not None and isinstance(gold, (str, int)) and not (columns and isinstance(gold, int)):
+        told = str(gold).strip() if len(str(gold)) < 1000 else ""
+        marks = [m.lstrip("#").upper() for m in labels]
+        for spelling in (told.upper(), told.strip("().").upper()):
+            if spelling in marks:
+                return choices[marks.index(spelling)]
+        if not columns and told.lstrip("-").isdigit() and all(m.isdigit() for m in marks):
+            raise DataError(f"field '{field}' is {_short(gold)}, which is none of the labels {', '.join(marks[:12])}")
     if isinstance(gold, str):
         if gold.strip() in stripped:
             return choices[stripped.index(gold.strip())]
-        if gold.strip().lstrip("-").isdigit():
-            gold = int(gold)
-        elif len(gold.strip()) == 1 and gold.strip().isalpha():
-            gold = ord(gold.strip().upper()) - ord("A")
+        plain = gold.strip().strip("().").strip()
+        if plain.lstrip("-").isdecimal() and len(plain) < 10:
+            gold = int(plain)
+        elif len(plain) == 1 and plain.isascii() and plain.isalpha():
+            gold = ord(plain.upper()) - ord("A")
         else:
-            raise ValueError(f"field '{field}' is {_short(gold)}, which is not one of the {len(choices)} choices")
+            raise DataError(f"field '{field}' is {_short(gold)}, which is not one of the {len(choices)} choices")
     if not isinstance(gold, (int, np.integer)) or not 0 <= gold < len(choices):
-        raise ValueError(f"field '{field}' is {_short(gold)}, expected 0 to {len(choices) - 1} (counted from 0)")
+        raise DataError(f"field '{field}' is {_short(gold)}, expected 0 to {len(choices) - 1} (counted from 0)")
     return choices[int(gold)]
 
 
 def _short(value: Any, limit: int = 40) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value[:100] if isinstance(value, (str, list)) else value)
+    except (ValueError, RecursionError):
+        shown = type(value).__name__
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
 
 
@@ -229,64 +486,76 @@ def table(rows: Iterable[Question], benchmark: str, ids: Iterable[Any] | None = 
 
 
 def read(path: Path | str, benchmark: str | None = None, problems: list[Problem] | None = None) -> pd.DataFrame:
-    """Read a question file: ``.jsonl``, ``.json`` (a list), ``.csv``/``.tsv`` with the same field names.
+    """Read a question file: JSON lines, a JSON list, CSV or TSV with the same field names, Parquet; packed or not.
 
-    `benchmark` defaults to a field ``benchmark`` or ``task`` of the records, or the file name. With `problems`
-    given, every problem is appended and the sound questions are returned; without, DataError lists them.
+    `benchmark` keeps the questions of that benchmark where the records name several (field ``benchmark``, or ``task``),
+    and names those of a file that names none or one. Without it the records' own names count, then the file's name.
+    With `problems` given, every problem is appended and the sound questions are returned; without, DataError lists
+    them. Whatever is wrong with many records for one reason is one problem with the first record and a count.
     """
     path = Path(path)
     found: list[Problem] = []
-    rows: list[Question] = []
-    names: list[str] = []
-    ids: list[str] = []
-    shown = paths.label(path)
-    for number, record in _records(path, shown, found):
+    kept: list[tuple[str, str, Question]] = []
+    tally = Tally()
+    idle: Counter[str] = Counter()
+    filters: dict[tuple[str, str], set[str]] = {}
+    fields: set[str] = set()
+    shown = limits.name(path)
+    own = _file_benchmark(path)
+    total = again = 0
+    for number, record in _shifted(_records(path, shown, found, tally)):
+        total += 1
         try:
-            question = parse(record)
-        except ValueError as error:
-            found.append(Problem(shown, number, None, str(error), "correct or remove this line"))
+            question, used = _understood(record)
+        except DataError as error:
+            told = str(error)
+            cause = re.sub(r"(?<!field )'[^']*'|\d+", "", told)
+            tally.add(cause, Problem(shown, number, None, told, "correct or remove this line"))
             continue
-        rows.append(question)
-        names.append(str(benchmark or record.get("benchmark") or record.get("task") or path.stem))
-        ids.append(str(record.get("question_id", record.get("id", record.get("doc_id", number - 1)))))
-    frame = table(rows, "", ids)
-    frame["benchmark"] = names
-    twice = frame[frame.duplicated(["benchmark", "question_id"], keep=False)]
-    for (name, key), group in twice.groupby(["benchmark", "question_id"]):
-        found.append(
-            Problem(
-                shown,
-                None,
-                "question_id",
-                f"'{key}' names {len(group)} questions of '{name}'",
-                "make it unique",
-            )
+        idle.update(
+            str(k)[:80] for k, v in record.items() if k not in used and _plain(k) not in _KNOWN and not _empty(v)
         )
+        field = next((k for k in ("benchmark", "task") if isinstance(record.get(k), str) and record[k].strip()), None)
+        fields.add(field or "")
+        name = record[field].strip() if field else (benchmark or own)
+        key = str(next((record[k] for k in ("question_id", "id", "doc_id") if not _empty(record.get(k))), number - 1))
+        if isinstance(record.get("filter"), str) and "arguments" in record:
+            seen = filters.setdefault((name, key), set())
+            if seen and record["filter"] not in seen:
+                seen.add(record["filter"])
+                again += 1
+                continue
+            seen.add(record["filter"])
+        kept.append((name, key[:200], question))
+    found += tally.told("records")
+    if again:
+        told = f"{again} line(s) repeat a question for another filter of the answers"
+        found.append(Problem(shown, None, "filter", told, "nothing: each question counts once", serious=False))
+    if idle:
+        listed = ", ".join(f"'{k}' (in {n} of {total})" for k, n in idle.most_common(12))
+        more = f" and {len(idle) - 12} more" if len(idle) > 12 else ""
+        told = f"fields that are not used: {listed}{more}"
+        do = "what models saw belongs in 'question', 'passage' or 'choices'; leave the rest"
+        found.append(Problem(shown, None, None, told, do, serious=False))
+    kept = _of_benchmark(kept, benchmark, "benchmark" in fields, shown, found)
+    frame = table([q for _, _, q in kept], "", [k for _, k, _ in kept])
+    frame["benchmark"] = pd.Series([n for n, _, _ in kept], dtype=frame["benchmark"].dtype)
+    twice = Tally()
+    for (name, key), group in frame[frame.duplicated(["benchmark", "question_id"], keep=False)].groupby(
+        ["benchmark", "question_id"]
+    ):
+        told = f"'{key}' names {len(group)} questions of '{name}'"
+        twice.add("id", Problem(shown, None, "question_id", told, "make it unique"))
+    found += twice.told("such names")
     same = frame[frame.duplicated(["benchmark", "text"])]
     if len(same):
-        found.append(
-            Problem(
-                shown,
-                None,
-                None,
-                f"{len(same)} question(s) repeat an earlier one word for word",
-                "remove the repeats if they are not meant",
-                serious=False,
-            )
-        )
-    double = frame["choices"].map(lambda c: len({x.strip() for x in c}) < len(c))
+        told, do = f"{len(same)} question(s) repeat an earlier one word for word", "remove the repeats if not meant"
+        found.append(Problem(shown, None, None, told, do, serious=False))
+    double = frame["choices"].map(lambda c: len({x.strip() for x in c}) < len(c)).astype(bool)
     if double.any():
-        first = frame.loc[double, "question_id"].iloc[0]
-        found.append(
-            Problem(
-                shown,
-                None,
-                "choices",
-                f"{double.sum()} question(s) offer the same choice twice (first: '{first}')",
-                "give different choices: two equal ones cannot be told apart",
-                serious=False,
-            )
-        )
+        told = f"{double.sum()} question(s) offer the same choice twice (first: '{frame.loc[double, 'question_id'].iloc[0]}')"
+        do = "give different choices: two equal ones cannot be told apart"
+        found.append(Problem(shown, None, "choices", told, do, serious=False))
     if not len(frame) and not found:
         found.append(Problem(shown, None, None, "no questions in this file", "give at least one question"))
     if problems is None:
@@ -296,95 +565,207 @@ def read(path: Path | str, benchmark: str | None = None, problems: list[Problem]
     return frame
 
 
-def _records(path: Path, shown: str, found: list[Problem]) -> Iterable[tuple[int, Any]]:
-    text = _text(path, shown, found)
-    if text is None:
+def _file_benchmark(path: Path) -> str:
+    """Return what a file's name says: its stem, and the task of a harness sample log.
+
+    >>> _file_benchmark(Path("samples_arc_easy_2024-05-01T10-00-00.123456.jsonl.gz"))
+    'arc_easy'
+    """
+    stem = path.name
+    while Path(stem).suffix.lower() in _SUFFIXES:
+        stem = Path(stem).stem
+    log = re.fullmatch(r"samples_(.+?)(?:_\d{4}-\d\d-\d\dT[\d.:-]+)?", stem)
+    return (log[1] if log else stem).encode("utf-8", "backslashreplace").decode()
+
+
+def _of_benchmark(
+    kept: list[tuple[str, str, Question]], benchmark: str | None, told_apart: bool, shown: str, found: list[Problem]
+) -> list[tuple[str, str, Question]]:
+    """Return the questions of one benchmark under its name; a file about several others has none."""
+    counts = Counter(n for n, _, _ in kept)
+    if benchmark is None or not counts or set(counts) == {benchmark}:
+        return kept
+    listed = ", ".join(f"'{n[:60]}' ({c})" for n, c in counts.most_common(8)) + (" ..." if len(counts) > 8 else "")
+    if benchmark in counts:
+        told = f"questions of {len(counts)} benchmarks: {listed}; the {counts[benchmark]} of '{benchmark}' are used"
+        found.append(Problem(shown, None, "benchmark", told, "nothing, if that is meant", serious=False))
+        return [one for one in kept if one[0] == benchmark]
+    if len(counts) > 1 and told_apart:
+        told = f"questions of {len(counts)} benchmarks, none of them '{benchmark}': {listed}"
+        do = "name one of them, or correct the field 'benchmark'"
+        found.append(Problem(shown, None, "benchmark", told, do))
+        return []
+    told = f"questions of {listed} are taken for '{benchmark}'"
+    found.append(Problem(shown, None, None, told, "correct the name if another benchmark is meant", serious=False))
+    ids = Counter(k for _, k, _ in kept)
+    return [(benchmark, k if ids[k] == 1 else f"{n}:{k}", q) for n, k, q in kept]
+
+
+def _shifted(records: Iterable[tuple[int, Any]]) -> Iterable[tuple[int, Any]]:
+    """Return the records; where numbered columns of choices are counted from 0, such answers become integers.
+
+    ``option1, option2`` with the answer "1" or "2" names columns, ``sol1, sol2`` with 0 or 1 counts from 0. One record
+    does not tell which, but in a file some answer is 0.
+    """
+    records = list(records)
+    numbered: set[str] = set()
+    for _, record in records:
+        if isinstance(record, Mapping) and any(_COLUMN.fullmatch(_plain(k)) and _plain(k)[-1:] == "1" for k in record):
+            fields = [k for k in record if _plain(k) in _ANSWER and str(record[k])[:3].strip() == "0"]
+            if not any(_COLUMN.fullmatch(_plain(k)) and _plain(k)[-1:] == "0" for k in record):
+                numbered.update(fields)
+    for number, record in records:
+        if numbered and isinstance(record, Mapping):
+            digits = {
+                k: int(v)
+                for k, v in record.items()
+                if k in numbered and isinstance(v, str) and re.fullmatch(r"\s*\d{1,2}\s*", v)
+            }
+            record = {**record, **digits}
+        yield number, record
+
+
+def _records(path: Path, shown: str, found: list[Problem], tally: Tally) -> Iterable[tuple[int, Any]]:
+    why = limits.refusal(path)
+    if why:
+        told, _, do = why.partition("; ")
+        found.append(Problem(shown, None, None, told, do or "name a plain file"))
         return
-    if path.suffix.lower() in (".csv", ".tsv"):
-        yield from _table_records(text, path.suffix.lower(), shown, found)
-        return
-    if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            found.append(Problem(shown, error.lineno, None, f"not valid JSON: {error.msg}", "repair the file"))
-            return
-        if not isinstance(content, list):
-            found.append(Problem(shown, None, None, f"a JSON {type(content).__name__}", "write a list of questions"))
-            return
-        yield from enumerate(content, 1)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                do = "one JSON object on each line (a whole list belongs in a .json file)"
-                found.append(Problem(shown, number, None, f"not valid JSON: {error.msg} at character {error.pos}", do))
-
-
-def _text(path: Path, shown: str, found: list[Problem]) -> str | None:
-    """Return the file's text, or None after saying why not."""
-    if path.is_dir():
-        found.append(Problem(shown, None, None, "a folder", "give one file of questions"))
-    elif not path.is_file():
-        found.append(Problem(shown, None, None, "no such file", "check the path"))
-    elif path.stat().st_size > MAX_BYTES:
-        size = path.stat().st_size / 2**20
-        found.append(Problem(shown, None, None, f"{size:.0f} MiB", f"give at most {MAX_BYTES // 2**20} MiB: sample it"))
-    else:
-        raw = path.read_bytes()
-        if not raw.strip():
-            found.append(Problem(shown, None, None, "an empty file", "give at least one question"))
-            return None
-        try:
-            return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = raw[: error.start].count(b"\n") + 1
-            found.append(Problem(shown, line, None, f"byte {raw[error.start]:#04x} is not UTF-8", "save it as UTF-8"))
-    return None
-
-
-def _table_records(text: str, suffix: str, shown: str, found: list[Problem]) -> Iterable[tuple[int, Any]]:
-    csv.field_size_limit(2**24)
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if suffix == ".tsv" else ",")
     try:
+        with limits.opened(path) as stream:
+            head = limits.read(stream, shown, 2**16)
+        if not head.strip():
+            found.append(Problem(shown, None, None, "an empty file", "give at least one question"))
+        elif head.startswith(b"PAR1"):
+            yield from _parquet_records(path, shown)
+        else:
+            yield from _text_records(path, head, shown, tally)
+    except DataError as error:
+        place, _, told = str(error).removeprefix(shown).partition(": ")
+        row = int(place.removeprefix(", row ")) if place.startswith(", row ") else None
+        told, _, do = told.removesuffix(".").rpartition("; ")
+        found.append(Problem(shown, row, None, told or do, do if told else "save it as UTF-8 JSON lines or CSV"))
+
+
+def _text_records(path: Path, head: bytes, shown: str, tally: Tally) -> Iterable[tuple[int, Any]]:
+    kinds = [s.lower() for s in path.suffixes[-2:]]
+    code = limits.encoding(head)
+    start = head.decode(code, errors="ignore").lstrip()[:1]
+    table_ = next((s for s in (".csv", ".tsv") if s in kinds), None)
+    if code == "utf-8-sig" and not table_ and start != "[":
+        why = limits.not_text(head)
+        if why:
+            raise DataError(f"{shown}: not text: {why}")
+        with limits.opened(path) as stream:
+            raw = limits.read_bytes(path, limits.MAX_JSON) if ".json" in kinds else None
+            if raw is None or not _is_one_object(raw):
+                yield from _lines(limits.lines(stream, shown, limits.MAX_JSON, MAX_BYTES), tally, shown)
+                return
+    text = limits.decode(limits.read_bytes(path, limits.MAX_JSON), shown)
+    if table_:
+        yield from _table_records(text, table_, shown, tally)
+    elif start == "[" or _is_one_object(text):
+        yield from _whole(text, shown, tally)
+    else:
+        yield from _lines(enumerate((line.encode() for line in text.split("\n")), 1), tally, shown)
+
+
+def _is_one_object(text: str | bytes) -> bool:
+    """Return whether JSON text is one object rather than one a line: its first line is not complete."""
+    first = text.strip().split("\n" if isinstance(text, str) else b"\n", 1)
+    try:
+        limits.parse_json(first[0])
+    except DataError:
+        return len(first) > 1
+    return len(first) == 1
+
+
+def _whole(text: str, shown: str, tally: Tally) -> Iterable[tuple[int, Any]]:
+    """Yield the records of one JSON value: a list, an object with one list of objects, or a single record."""
+    try:
+        content = limits.parse_json(text)
+    except DataError as error:
+        if text.lstrip()[:1] == "[" and text.lstrip().split("\n", 1)[0].rstrip().endswith("]"):
+            yield from _lines(enumerate((line.encode() for line in text.split("\n")), 1), tally, shown)
+            return
+        raise DataError(f"{shown}: {error}; repair the file") from None
+    if isinstance(content, Mapping):
+        lists = [v for v in content.values() if isinstance(v, list) and v and all(isinstance(i, Mapping) for i in v)]
+        is_record = any(_plain(k) in _QUESTION or k == "arguments" for k in content)
+        content = lists[0] if len(lists) == 1 and not is_record else [content]
+    if not isinstance(content, list):
+        raise DataError(f"{shown}: a JSON {type(content).__name__}; write a list of questions")
+    yield from enumerate(content, 1)
+
+
+def _lines(numbered: Iterable[tuple[int, bytes]], tally: Tally, shown: str) -> Iterable[tuple[int, Any]]:
+    for number, line in numbered:
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if not line.strip():
+            continue
+        try:
+            yield number, limits.parse_json(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            told = f"byte {line[error.start]:#04x} is not UTF-8"
+            tally.add("utf-8", Problem(shown, number, None, told, "save it as UTF-8"))
+        except DataError as error:
+            do = "one JSON object on each line (a whole list belongs in a .json file)"
+            tally.add(re.sub(r"'[^']*'|\d+", "", str(error)), Problem(shown, number, None, str(error), do))
+
+
+def _table_records(text: str, suffix: str, shown: str, tally: Tally) -> Iterable[tuple[int, Any]]:
+    csv.field_size_limit(2**24)
+    # only line ends separate rows: other marks that Unicode calls line separators may stand in a field
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
+    try:
+        header = reader.fieldnames or []
+        for twice in (k for k, n in Counter(header).items() if n > 1):
+            raise DataError(f"{shown}: two columns are called {_short(twice)}; name every column differently")
         for row in reader:
             if None in row or None in row.values():
                 do = "quote fields that hold the separator"
-                found.append(Problem(shown, reader.line_num, None, "another number of fields than the header", do))
+                told = "another number of fields than the header"
+                tally.add("fields", Problem(shown, reader.line_num, None, told, do))
                 continue
-            record = {k: v for k, v in row.items() if v != ""}
-            choices = record.get("choices", "").strip()
-            if choices.startswith("["):
-                try:
-                    record["choices"] = json.loads(choices)
-                except json.JSONDecodeError:
-                    try:
-                        record["choices"] = ast.literal_eval(choices)
-                    except (ValueError, SyntaxError):
-                        do = 'write a JSON list such as ["yes", "no"]'
-                        found.append(Problem(shown, reader.line_num, "choices", _short(choices), do))
-                        continue
-            yield reader.line_num, record
+            yield reader.line_num, {k: v for k, v in row.items() if v != ""}
     except csv.Error as error:
-        found.append(Problem(shown, reader.line_num, None, f"not a valid table: {error}", "repair the quoting"))
+        tally.add("csv", Problem(shown, reader.line_num, None, f"not a valid table: {error}", "repair the quoting"))
+
+
+def _parquet_records(path: Path, shown: str) -> Iterable[tuple[int, Any]]:
+    number = 0
+    for batch in limits.parquet_batches(path, shown):
+        try:
+            rows = batch.to_pylist()
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            raise DataError(f"{shown}: a damaged Parquet file ({str(error)[:80]}); save it again") from None
+        for record in rows:
+            number += 1
+            yield number, record
 
 
 def read_xwinograd(path: Path | str) -> pd.DataFrame:
     """Read the XWinograd table (no header, tab separated) as benchmarks ``xwinograd_<language>``."""
     rows, names, ids = [], [], []
     counts: Counter[str] = Counter()
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split("\t")
+    shown = limits.name(path)
+    for number, line in enumerate(limits.decode(limits.read_bytes(path), shown).split("\n"), 1):
+        if not line.strip():
+            continue
+        fields = line.rstrip("\r").split("\t")
         if len(fields) != 7:
-            raise DataError(f"{paths.label(path)}, row {number}: {len(fields)} fields, expected 7 separated by tabs.")
+            raise DataError(f"{shown}, row {number}: {len(fields)} fields, expected 7 separated by tabs.")
         language, sentence = fields[0], fields[3]
-        pronoun, candidates = json.loads(fields[5])[0], json.loads(fields[6])
-        right = [c[0] for c in candidates if c[3]]
-        if len(right) != 1:
-            raise DataError(f"{paths.label(path)}, row {number}: {len(right)} right candidates, expected one.")
-        choices = [c[0] for c in candidates]
+        try:
+            pronoun, candidates = limits.parse_json(fields[5])[0], limits.parse_json(fields[6])
+            choices = [c[0] for c in candidates]
+            right = [c[0] for c in candidates if c[3]]
+        except (DataError, LookupError, TypeError) as error:
+            raise DataError(f"{shown}, row {number}: no list of candidates ({str(error)[:80]}).") from None
+        if len(right) != 1 or not all(isinstance(c, str) for c in [pronoun, *choices]):
+            raise DataError(
+                f"{shown}, row {number}: {len(right)} right candidates, expected one, and all of them texts."
+            )
         text = "\n".join([sentence, f"{pronoun}:"] + [f"{_letter(i)}. {c}" for i, c in enumerate(choices)])
         rows.append(_question(sentence, choices, right[0], "schema", text))
         names.append(f"xwinograd_{language}")
@@ -397,10 +778,13 @@ def read_xwinograd(path: Path | str) -> pd.DataFrame:
 
 def read_truthfulqa(path: Path | str, benchmark: str = "truthfulqa") -> pd.DataFrame:
     """Read the TruthfulQA table: the best answer against every incorrect one (the single-true form, MC1)."""
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    shown = limits.name(path)
+    raw = limits.read_csv(path, columns=("Question", "Best Answer", "Incorrect Answers"), dtype=str)
     rows = []
     for question, best, wrong in zip(raw["Question"], raw["Best Answer"], raw["Incorrect Answers"], strict=True):
         choices = list(dict.fromkeys([best.strip()] + [w.strip() for w in wrong.split(";") if w.strip()]))
+        if not question.strip() or not best.strip() or len(choices) < 2:
+            raise DataError(f"{shown}, row {len(rows) + 2}: no question, no best answer or no incorrect one.")
         rows.append(_question(question, choices, best.strip(), "multiple choice", render(question, choices)))
     return table(rows, benchmark)
 
