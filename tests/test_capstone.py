@@ -126,7 +126,7 @@ def test_every_bad_argument_is_one_clear_error(arguments, message, tmp_path, cap
     (tmp_path / "empty.csv").write_text("")
     assert capstone.main([a.format(here=tmp_path) for a in arguments]) == 1
     said = capsys.readouterr()
-    assert message in said.err and said.err.startswith("Not graded: ") and not said.out
+    assert message in said.err and said.err.startswith("ERROR: ") and not said.out
     assert "Traceback" not in said.err
 
 
