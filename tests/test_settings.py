@@ -275,7 +275,8 @@ def signatures(study, monkeypatch):
     record = json.loads(provenance.sidecar(study.results / "signatures.parquet").read_text())["parameters"]
     asked_for = selection.of_study(study)
     assert {k: record["corrected"][k] for k in asked_for} == asked_for  # what was used is what is recorded
-    return seen["signatures"].to_csv()
+    offered = {b: units.tolist() for b, units in seen["found"]["corrected"].candidates.items()}
+    return seen["signatures"].to_csv(), offered
 
 
 def stability(study, monkeypatch):
@@ -550,7 +551,7 @@ def test_own_text_is_barred_from_a_streamed_selection(world, monkeypatch):
     with monkeypatch.context() as here:
         streamed = own(load(world, changed(TABLE, "screening.memory_gib", 0.00001)), here)
     assert streamed == whole
-    used = pd.read_csv(io.StringIO(whole))
+    used = pd.read_csv(io.StringIO(whole[0]))
     assert used.loc[used["benchmark"].isin(["b0", "b2"]), "unit_id"].min() >= 20
 
 
