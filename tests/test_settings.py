@@ -434,7 +434,7 @@ CHECKS = {
     "benchmarks.include": (LISTED, ["b0", "b1"], prepared),
     "benchmarks.exclude": (LISTED, ["b0"], prepared),
     "benchmarks.functions": (LISTED, {"reading": ["b0", "b1"]}, prepared),
-    "extraction.mode": (LAB | {"extraction": {}}, "paper", lambda s, m: measured(s.model_copy(update={"extraction": s.extraction.model_copy(update={"window": 64, "stride": 32})}), m)),
+    "extraction.mode": (LAB, "paper", measured),
     "extraction.window": (LAB | {"extraction": {"window": 64, "stride": 8}}, 16, measured),
     "extraction.stride": (LAB, 8, measured),
     "extraction.context_pieces": (LAB | {"extraction": {"mode": "paper", "context_pieces": 4}}, 2, measured),

@@ -102,10 +102,6 @@ def test_all_shipped_studies_load():
         ),
         (("notebooks: {meet-", "extraction: {dtype: bfloat16}\nnotebooks: {meet-"), ["'extraction' would be ignored"]),
         (
-            ("notebooks: {meet-", "extraction: {mode: paper, window: 64}\nnotebooks: {meet-"),
-            ["'window' would be ignored", "'mode: paper' reads 'context_pieces'"],
-        ),
-        (
             ("notebooks: {meet-", "selection: {method: lasso, max_size: 5}\nnotebooks: {meet-"),
             ["'max_size' would be ignored", "'method: lasso' sets the size by 'alpha'"],
         ),

@@ -188,12 +188,7 @@ class Extraction(Settings):
                 f"'precision: fast' rounds the products of a float32 model; with 'dtype: {self.dtype}' everything is "
                 "rounded already: drop one of the two"
             )
-        if self.mode == "paper":
-            _unread(
-                self,
-                dict.fromkeys(("window", "stride"), "'mode: paper' reads 'context_pieces' pieces before each piece"),
-            )
-        elif self.stride > self.window // 2:
+        if self.mode == "stream" and self.stride > self.window // 2:
             raise ValueError(
                 f"'stride' is {self.stride}, at most half of 'window' ({self.window // 2}) leaves each token its context"
             )
