@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import json
 import shutil
 import threading
 import time
@@ -68,7 +69,7 @@ def manifest(tmp_path, base, wrong=False):
         },
     }
     path = tmp_path / "manifest.yml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(json.dumps(content))
     return datasets.read_manifest(path)
 
 
@@ -195,7 +196,7 @@ def test_a_wrong_manifest_is_refused(tmp_path, change, message):
     manifest(tmp_path, "http://x")
     content = yaml.safe_load((tmp_path / "manifest.yml").read_text())
     change(content)
-    (tmp_path / "manifest.yml").write_text(yaml.safe_dump(content))
+    (tmp_path / "manifest.yml").write_text(json.dumps(content))
     with pytest.raises(DataError, match=message):
         datasets.read_manifest(tmp_path / "manifest.yml")
 

@@ -104,9 +104,8 @@ def test_adapt_says_which_argument_is_missing(arguments, words, capsys):
 def test_capstone_without_a_file_says_so(capsys):
     from helpers import capstone
 
-    with pytest.raises(SystemExit) as ended:
-        capstone.main(["--questions", ""])
-    assert ended.value.code == 2 and "QUESTIONS=" in capsys.readouterr().err
+    assert capstone.main(["--questions", ""]) == 1
+    assert "QUESTIONS=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["2024", "null", "true", "1e5", "0x1f", "no", "a", "x-1"])

@@ -363,8 +363,12 @@ def test_own_colours_are_used_and_wrong_ones_are_named():
     listed = figures.bar(frame, "kind", "y", color="kind", colors=["black", (0, 0, 1)], **WORDS)
     assert [t["marker"]["color"] for t in listed.spec["data"]] == ["#000000", "#0000ff"]
     band = figures.line(frame, "x", "y", color="kind", band=("low", "high"), colors={"a": "#010203"}, **WORDS)
-    assert band.spec["data"][0]["fillcolor"] == "rgba(1,2,3,0.18)" and band.spec["data"][1]["line"]["color"] == "#010203"
-    assert figures.strip(frame, "kind", "y", colors=["#010203"], **WORDS).spec["data"][0]["marker"]["color"] == "#010203"
+    assert (
+        band.spec["data"][0]["fillcolor"] == "rgba(1,2,3,0.18)" and band.spec["data"][1]["line"]["color"] == "#010203"
+    )
+    assert (
+        figures.strip(frame, "kind", "y", colors=["#010203"], **WORDS).spec["data"][0]["marker"]["color"] == "#010203"
+    )
     ramp = figures.heatmap(square(4), colors=["white", "black"], **WORDS)
     assert ramp.spec["data"][0]["colorscale"] == [[0, "#ffffff"], [1, "#000000"]]
     number = figures.scatter(frame, "x", "y", color="x", colors=["white", "black"], **WORDS)
@@ -431,12 +435,20 @@ def test_pictures_of_matplotlib_and_seaborn_have_words_and_data():
     plt.close("all")
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "=a\r=b", "=cmd|' /C calc'!A0", " =1", "＝1", "-"])
+@pytest.mark.parametrize(
+    "cell", ["=1+1", "+A1", "-A1", "@SUM(A1)", "\t=1", "\r=1", "=a\r=b", "=cmd|' /C calc'!A0", " =1", "＝1", "-"]
+)
 def test_no_cell_label_or_header_of_a_download_is_a_formula(cell):
     frame = pd.DataFrame({cell: [cell, "plain"], "n": [-1.5, 2.0]}, index=pd.Index([cell, "b"], name=cell))
     text, _ = fragments.csv_text(frame)
     back = pd.read_csv(io.StringIO(text), keep_default_na=False)
-    assert back.columns[0] == back.columns[1].removesuffix(".1") == back.iloc[0, 0] == back.iloc[0, 1] == f"'{cell}".replace("\r", "\n")
+    assert (
+        back.columns[0]
+        == back.columns[1].removesuffix(".1")
+        == back.iloc[0, 0]
+        == back.iloc[0, 1]
+        == f"'{cell}".replace("\r", "\n")
+    )
     assert back["n"].tolist() == [-1.5, 2.0]
     for number in ("-5", "+0.5", "-1e-3", "-.5"):
         assert fragments.guarded(pd.DataFrame({"a": [number]}))["a"].tolist() == [number]

@@ -25,6 +25,7 @@ from helpers import (
     diagnosis,
     figures,
     figures_pairs,
+    judgement,
     maps,
     overlap,
     pages,
@@ -149,6 +150,7 @@ def artifacts(results):
     long = scores.rename_axis("benchmark").reset_index().melt("benchmark", var_name="model", value_name="score")
     provenance.write_table(results / "scores.csv", long.assign(n_items=50))
     read = maps.read("lab")
+    provenance.write_table(results / "agreement.csv", judgement.agreement(read, permutations=19, seed=0))
     findings, _ = diagnosis.diagnose(read, scores=scores, benchmarks=known, scale=world["scale"])
     flag = {"kind": "contaminated", "a": LASTING[0], "b": LASTING[1], "axis": "questions", "estimate": 0.3}
     flag |= {"flagged": True, "evidence": LASTING[2]}
@@ -222,8 +224,12 @@ def notebook(read, findings):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Every page that text of others can reach, built as the book, the report and the adapted page are."""
-    root = tmp_path_factory.mktemp("hostile")
-    folder, patch = root / "book", pytest.MonkeyPatch()
+    with pytest.MonkeyPatch.context() as patch:  # undone also when the fixture fails
+        return _site(tmp_path_factory.mktemp("hostile"), patch)
+
+
+def _site(root, patch):
+    folder = root / "book"
     shutil.copytree(paths.BOOK / "_static", folder / "_static")
     for name in ("_config.yml", "references.bib"):
         shutil.copy(paths.BOOK / name, folder / name)
@@ -254,7 +260,6 @@ def site(tmp_path_factory):
     (built / "adapt.html").write_text(adapt.page(made, NAMES[0]), encoding="utf-8")
     report.build("lab", built)
     figure.save(built / "figure.html")
-    patch.undo()
     return built
 
 

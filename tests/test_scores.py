@@ -413,7 +413,9 @@ def test_the_direction_of_a_table_is_known_from_its_metric_or_its_name(tmp_path)
         assert values(frame, "wiki_ppl") == [i - 30 for i in range(10)] and "lower is better" in told(problems)
     frame, _ = read(write(tmp_path, long_table("model,mine", lambda i, m: f"{m},{RISE[i]}")), lower_is_better=True)
     assert values(frame, "mine") == [round(1 - r, 6) for r in RISE]
-    signed = made(tmp_path / "m", runs_of(lambda i: {"t": {"mcc": RISE[i] - 0.3}}, **{"n-samples": {"t": {"effective": 99}}}))
+    signed = made(
+        tmp_path / "m", runs_of(lambda i: {"t": {"mcc": RISE[i] - 0.3}}, **{"n-samples": {"t": {"effective": 99}}})
+    )
     frame, problems = read(signed)
     assert values(frame, "t") == [round(r - 0.3, 6) for r in RISE] and frame["stderr"].isna().all() and not problems
     falling = {"t": {"my_metric": False}}
@@ -563,7 +565,9 @@ def test_columns_of_errors_and_counts_are_no_benchmarks(tmp_path, head, row, nam
     text = long_table(head, lambda i, m: row.format(m=m, r=RISE[i]))
     frame, problems = read(write(tmp_path, text))
     own = frame[frame["benchmark"] == name]
-    assert values(frame, name) == RISE and set(frame["benchmark"]) <= {"x", "y", "win_rate"} and not told(problems, True)
+    assert (
+        values(frame, name) == RISE and set(frame["benchmark"]) <= {"x", "y", "win_rate"} and not told(problems, True)
+    )
     assert set(own["stderr"]) == {stderr}
     assert n_items is None or set(own["n_items"]) == {n_items}
 
@@ -672,7 +676,9 @@ def test_what_cannot_be_read_is_one_error_in_no_time(tmp_path):
     os.mkfifo(folder / "pipe.json")
     os.symlink(folder / "loop.json", folder / "loop.json")
     os.symlink(folder, folder / "again")
-    os.write(os.open(os.fsencode(folder) + b"/r\xff.json", os.O_CREAT | os.O_WRONLY), b'{"results": {"t": {"acc": 0.5}}}')
+    os.write(
+        os.open(os.fsencode(folder) + b"/r\xff.json", os.O_CREAT | os.O_WRONLY), b'{"results": {"t": {"acc": 0.5}}}'
+    )
     began = time.perf_counter()
     frame, problems = read(folder)
     assert time.perf_counter() - began < 10

@@ -22,6 +22,7 @@ from helpers import (
     corpora,
     figures,
     figures_pairs,
+    fragments,
     overlap,
     paths,
     placement,
@@ -383,6 +384,7 @@ def heading(study, monkeypatch):
         "models": pd.DataFrame({"model": ["a"], "family": ["f"]}),
         "display": said.append,
         "Markdown": str,
+        "fragments": fragments,
     }
     exec(cell.source, seen)
     return said

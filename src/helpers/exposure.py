@@ -286,7 +286,7 @@ def unseen(
             for d, v, q in zip(others.columns, found, p)
         ]
     table = pd.DataFrame(rows, columns=["loss", "domain", "models", "value", "p"])
-    table["q"] = inference.benjamini_hochberg(table["p"].to_numpy(float)) if len(table) else []
+    table["q"] = inference.adjust(table["p"].to_numpy(float), "bh") if len(table) else []
     return table
 
 

@@ -378,7 +378,7 @@ def spearman_brown(r, factor: float = 2.0):
     A correlation of zero or less stays as it is: parts that do not agree have no common measure to lengthen, and
     the formula has a pole at ``-1 / (factor - 1)`` (at factor 2 it would turn -0.5 into -2).
 
-    >>> spearman_brown(0.6).item(), spearman_brown(-0.5).item()
+    >>> spearman_brown(0.6).round(6).item(), spearman_brown(-0.5).item()
     (0.75, -0.5)
     """
     r = np.asarray(r, dtype=float)
