@@ -107,9 +107,14 @@ def read_manifest(path: Path | str) -> Manifest:
     shown = limits.name(path)
     text = limits.decode(limits.read_bytes(path, 4 * 2**20), shown)
     try:
-        for token in yaml.scan(text):
-            if isinstance(token, yaml.AliasToken):  # a few lines of them can stand for gigabytes
-                raise DataError(f"{shown}, line {token.start_mark.line + 1}: an alias (*{token.value}); write it out.")
+        anchored: list[bool] = []
+        for event in yaml.parse(text):
+            if isinstance(event, yaml.CollectionStartEvent):
+                anchored.append(event.anchor is not None)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchored.pop()
+            elif isinstance(event, yaml.AliasEvent) and any(anchored):  # a few such lines can stand for gigabytes
+                raise DataError(f"{shown}, line {event.start_mark.line + 1}: an alias within an anchor; write it out.")
         return Manifest.model_validate(yaml.load(text, Loader=studies._UniqueKeyLoader))
     except StudyError as error:
         raise DataError(f"{shown}: {error}") from None

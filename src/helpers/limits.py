@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import csv
 import gzip
 import io
@@ -111,30 +112,34 @@ def packing(head: bytes) -> str | None:
     return next((kind for mark, kind in _PACKED.items() if head.startswith(mark)), None)
 
 
-def opened(path: Path | str) -> IO[bytes]:
+@contextlib.contextmanager
+def opened(path: Path | str) -> Iterator[IO[bytes]]:
     """Open a plain file for reading bytes, unpacked when its first bytes say that it is packed."""
     path = require(path)
     try:
         stream = open(path, "rb")
     except OSError as error:
         raise DataError(f"{name(path)}: cannot be opened ({error.strerror}).") from None
-    kind = packing(stream.read(8))
-    stream.seek(0)
-    if kind == "gzip":
-        return gzip.open(stream)
-    if kind == "bzip2":
-        return bz2.open(stream)
-    if kind == "xz":
-        return lzma.open(stream)
-    if kind == "zstd":
-        return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd"))
-    return stream
+    with stream:
+        kind = packing(stream.read(8))
+        stream.seek(0)
+        if kind is None:
+            yield stream
+        elif kind == "zstd":
+            with io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")) as unpacked:
+                yield unpacked
+        else:
+            with {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[kind](stream) as unpacked:
+                yield unpacked
 
 
-def read(stream: IO[bytes], shown: str, size: int = -1) -> bytes:
+def read(stream: IO[bytes], shown: str, size: int) -> bytes:
     """Read up to `size` bytes; DataError when a packed file is damaged."""
     try:
-        return stream.read(size)
+        held = bytearray()  # filled piece by piece: asked for all at once, the bound itself would be allocated
+        while len(held) < size and (piece := stream.read(min(size - len(held), 2**20))):
+            held += piece
+        return bytes(held)
     except _BROKEN as error:
         raise DataError(f"{shown}: damaged, it cannot be unpacked ({error}); fetch or save it again.") from None
 

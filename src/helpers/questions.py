@@ -131,6 +131,10 @@ def _understood(row: Any) -> tuple[Question, set[str]]:
         question, used = _parse(row)
     except RecursionError:
         raise DataError("nested too deeply; give plain records") from None
+    try:
+        "".join([question["prompt"], *question["choices"], question["answer"]]).encode()
+    except UnicodeEncodeError:
+        raise DataError("half of a character (an unpaired surrogate); correct the text") from None
     if row.get("format") not in (None, ""):
         told = row["format"]
         if told not in FORMATS:
@@ -363,7 +367,11 @@ def _string(row: Mapping[str, Any], key: str, empty: bool = False) -> str:
         value = _said(value, key)
     if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
         value = value[0]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and (isinstance(value, int) or math.isfinite(value))
+    ):
         value = _digits(value)
     if not isinstance(value, str):
         raise DataError(f"field '{key}' is {type(value).__name__}, expected text")
@@ -430,8 +438,8 @@ def _pick(gold: Any, choices: Sequence[str], field: str, labels: Sequence[str] |
     Labels that begin with # are numbers of columns: only a string means one, an integer counts from 0.
     """
     if isinstance(gold, (list, tuple)) and len(gold) == len(choices) and all(_is_number(g) for g in gold):
-        if sorted(map(float, gold)) == [0.0] * (len(choices) - 1) + [1.0]:
-            gold = [float(g) for g in gold].index(1.0)
+        if all(g in (0, 1) for g in gold) and sum(gold) == 1:
+            gold = [int(g) for g in gold].index(1)
     if isinstance(gold, (list, tuple)):
         if len(gold) != 1:
             raise DataError(f"field '{field}' names {len(gold)} right answers, expected one")
@@ -518,7 +526,8 @@ def read(path: Path | str, benchmark: str | None = None, problems: list[Problem]
         field = next((k for k in ("benchmark", "task") if isinstance(record.get(k), str) and record[k].strip()), None)
         fields.add(field or "")
         name = record[field].strip() if field else (benchmark or own)
-        key = str(next((record[k] for k in ("question_id", "id", "doc_id") if not _empty(record.get(k))), number - 1))
+        key = next((record[k] for k in ("question_id", "id", "doc_id") if not _empty(record.get(k))), number - 1)
+        key = key if isinstance(key, str) else _short(key, 200)
         if isinstance(record.get("filter"), str) and "arguments" in record:
             seen = filters.setdefault((name, key), set())
             if seen and record["filter"] not in seen:
@@ -526,7 +535,8 @@ def read(path: Path | str, benchmark: str | None = None, problems: list[Problem]
                 again += 1
                 continue
             seen.add(record["filter"])
-        kept.append((name, key[:200], question))
+        name, key = (x[:200].encode("utf-8", "backslashreplace").decode() for x in (name, key))
+        kept.append((name, key, question))
     found += tally.told("records")
     if again:
         told = f"{again} line(s) repeat a question for another filter of the answers"
