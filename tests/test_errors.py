@@ -17,7 +17,7 @@ COMMANDS = {
     "adapt": ("check", ["--scores", "x.csv"]),
     "atlas": ("uncollected", ["dclm"]),
     "book": ("make", None),
-    "capstone": ("grade_scores", ["--scores", "x.csv"]),
+    "capstone": ("grade_scores", ["--scores", __file__]),
     "pins": ("direct", None),
     "plan": ("rate", ["--study", "paper"]),
     "report": ("build", ["--study", "lab"]),

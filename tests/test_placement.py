@@ -150,7 +150,7 @@ SCORES = [
 QUESTIONS = [
     ("empty", "q.jsonl", "", "an empty file", True),
     ("not json", "q.jsonl", questions("{broken"), "not valid JSON", True),
-    ("a list in one line", "q.jsonl", json.dumps([QUESTION]) + "\n", "expected an object", True),
+    ("a list in one line", "q.jsonl", json.dumps([QUESTION]) + "\n", "1 questions -> at least 30", False),
     ("python quotes", "q.jsonl", questions("{'question': 'a?'}"), "not valid JSON", True),
     ("no answer", "q.jsonl", questions({"question": "a?"}), "'answer' is missing", True),
     ("no question", "q.jsonl", questions({"answer": "a"}), "no question field", True),
@@ -172,7 +172,7 @@ QUESTIONS = [
     ("latin-1", "q.jsonl", '{"question": "é?", "answer": "x"}\n'.encode("latin-1"), "is not UTF-8", True),
     ("csv ragged", "q.csv", "question,answer\na?,x,y\n", "another number of fields", True),
     ("csv choices", "q.csv", 'question,choices,answer\na?,"[yes, no",yes\n', "write a JSON list", True),
-    ("json object", "q.json", '{"question": "a?"}', "write a list of questions", True),
+    ("json object", "q.json", '{"question": "a?"}', "'answer' is missing", True),
     ("json broken", "q.json", "[1,", "not valid JSON", True),
 ]  # fmt: skip
 
@@ -265,7 +265,7 @@ def test_paths_that_are_no_tables(tables, tmp_path):
         assert said(submission, message, True), (message, [str(p) for p in submission.problems])
     (tmp_path / "s.csv").write_text(GOOD)
     for asked, message in (
-        (huge, "sample it"),
+        (huge, "take a sample"),
         (tmp_path / "folder", "a folder"),
         (tmp_path / "none.jsonl", "no such file"),
     ):

@@ -365,6 +365,9 @@ def traced(study, monkeypatch):
         return {}
 
     monkeypatch.setattr(atlas, "collect_all", told)
+    monkeypatch.setattr(
+        atlas, "fingerprint", lambda entry: entry.name
+    )  # no weights are here; settings count beside them
     texts = [(f"b{j}", f"question {i} of {j}, and more words {i * 7}") for j in range(2) for i in range(60)]
     questions = pd.DataFrame(texts, columns=["benchmark", "text"]).assign(
         question_id=range(120), choices=None, answer="x", format="cloze"

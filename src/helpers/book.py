@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -332,8 +333,9 @@ def current(mark: Path, key: str) -> bool:
 
 
 @command
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Build the book, or the one in the folder that is named; return the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwind: the process that writes the pages is ended
     folder = Path(arguments[0]) if arguments else paths.BOOK
     changed = bool(build(folder)) if arguments else make()
@@ -342,4 +344,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
