@@ -721,6 +721,13 @@ def test_no_results_file_ends_in_a_stack_trace(tmp_path_factory, content):
         scores.read(folder)
 
 
+@pytest.mark.parametrize("row", [",,o/m0", "x,,", "x,n/a,-"])
+def test_a_table_without_one_score_is_refused(tmp_path, row):
+    (tmp_path / "s.csv").write_text(f"task,o/a,o/b\n{row}\n")
+    with pytest.raises(DataError, match="not one score"):
+        scores.read(tmp_path / "s.csv")
+
+
 CELL = st.sampled_from(["", "o/m0", "model", "0.5", "55%", "1,287", "0,3", "nan", "inf", "-5", "33", "true", '"', '"a\nb"', "0.3 (0.1)", "9" * 400, "=A1", "\u2028", "x", "\x1b[31m"]) | st.text(max_size=4)  # fmt: skip
 
 

@@ -193,6 +193,9 @@ def read(
     )
     if models is None or pieces.empty:
         frame = judge(pieces, scale=scale, lower_is_better=lower_is_better, problems=found)
+        if frame.empty and not any(p.serious for p in found):
+            do = "give a column of model names and a number for each score"
+            found.append(Problem(_shown(path), None, None, "not one score", do))
         return _finish(frame, found, problems)
     pieces, matching = of_models(pieces, models, _shown(path), found)
     if matching.matched.empty:
