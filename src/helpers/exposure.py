@@ -32,9 +32,14 @@ def check(shares: pd.DataFrame, losses: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     shares : (n_models, n_domains) fractions of the training text, each row a mixture that sums to 1.
     losses : (n_models, n_losses) mean loss in nats; columns are named like the domains they are measured on.
 
-    Raises DataError when names repeat, a share lies outside 0 to 1, a mixture does not sum to 1, a loss is not finite,
-    or fewer than three models or no domain are shared.
+    Raises
+    ------
+    DataError
+        when names repeat, a share lies outside 0 to 1, a mixture does not sum to 1, a loss is not finite, or fewer than
+        three models or no domain are shared.
 
+    Examples
+    --------
     >>> one = pd.DataFrame({"a": [0.2, 0.5, 0.9], "b": [0.8, 0.5, 0.1]})
     >>> check(one, pd.DataFrame({"a": [3.0, 2.0, 1.0]}))[1].shape
     (3, 1)

@@ -857,7 +857,7 @@ class Tables:
     left_out : benchmark -> why it has no signature here, though it is usable; own model -> why it has no scores.
     unusable : benchmark of the study that is in none of the tables -> why.
     stored, barred : where the matrix is larger than the study's memory: the whole of it, to be streamed, with the
-        positions of each benchmark's own text; `surprisal`, `units` and `exclude` then hold a sample of its units.
+    positions of each benchmark's own text; `surprisal`, `units` and `exclude` then hold a sample of its units.
     """
 
     surprisal: pd.DataFrame
