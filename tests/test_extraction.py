@@ -174,6 +174,7 @@ def test_a_second_extraction_of_a_study_is_refused_and_a_killed_one_is_not_in_th
     held = forkserver.Process(target=itself.hold, args=(str(tmp_path / "small.yml"), str(tmp_path)))
     held.start()
     while not (study.results / "held").exists():
+        assert held.is_alive(), f"the process that should hold the study ended with {held.exitcode}"
         time.sleep(0.01)
     with pytest.raises(UnavailableError, match=rf"study 'small' is being extracted by process {held.pid}, since \d"):
         extraction.extract(study)
