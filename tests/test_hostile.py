@@ -28,7 +28,6 @@ from helpers import (
     diagnosis,
     figures,
     figures_pairs,
-    fragments,
     maps,
     overlap,
     pages,
@@ -73,6 +72,9 @@ def test_half_a_character_is_made_visible():
     assert literal("a\ud800b") == "a&#92;ud800b" and literal("a\ud800b", "html") == "a\\ud800b"
 
 
+ESCAPERS = types.SimpleNamespace(literal=literal, code=code)
+
+
 def tags(markdown):
     return set(re.findall(r"<(\w+)", MarkdownIt("commonmark", {"html": True}).render(markdown)))
 
@@ -84,7 +86,7 @@ def test_a_start_token_is_text(token):
     (told,) = (
         e for e in ast.walk(ast.parse(cells[0])) if isinstance(e, ast.FormattedValue) and "bos_rule" in ast.unparse(e)
     )
-    told = eval(ast.unparse(told.value), {"fragments": fragments, "one": types.SimpleNamespace(bos_rule=rule)})
+    told = eval(ast.unparse(told.value), {"fragments": ESCAPERS, "one": types.SimpleNamespace(bos_rule=rule)})
     assert len(cells) == 1 and tags(f"Start token: {told}.") <= {"p", "code"}
 
 
@@ -97,7 +99,7 @@ def test_the_name_of_a_graded_file_is_text(name):
         if "grade_questions(placement" in c.source
     )
     shown = []
-    names = {"fragments": fragments, "Markdown": str, "display": shown.append, "questions_file": "a", "suite": ("lab",)}
+    names = {"fragments": ESCAPERS, "Markdown": str, "display": shown.append, "questions_file": "a", "suite": ("lab",)}
     names["capstone"] = types.SimpleNamespace(grade_questions=lambda *_: grade)
     exec(cell, names | {"placement": types.SimpleNamespace(source=str)})
     assert tags(shown[0]) <= {"p", "pre", "code"}
