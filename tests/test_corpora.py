@@ -198,3 +198,16 @@ def test_units_refuse_unknown_kinds_and_repeated_documents():
         corpora.units(frame.head(1), "word")
     with pytest.raises(DataError, match="doc_id 'd'"):
         corpora.units(frame)
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-32"])
+def test_damage_late_in_a_text_of_another_encoding_is_counted(tmp_path, code):
+    whole = ("plain words \ufffd " * 20_000).encode(code)  # a mark that is in the text itself is no damage
+    (tmp_path / "whole.txt").write_bytes(whole)
+    (tmp_path / "broken.txt").write_bytes(whole + b"\x00\xd8" * 2 if code == "utf-16" else whole + b"\xff" * 4)
+    sound, report = corpora.load(corpus(tmp_path / "whole.txt"))
+    assert count(report, "invalid") == 0
+    broken, report = corpora.load(corpus(tmp_path / "broken.txt"))
+    assert broken["text"][0].startswith(sound["text"][0]) and count(report, "invalid") == 1
+    cut, report = corpora.load(corpus(tmp_path / "whole.txt", max_characters=1001))
+    assert sound["text"][0].startswith(cut["text"][0]) and count(report, "invalid") == 0

@@ -1,5 +1,6 @@
 """Text of others in every place of a page, one attack a language: it is shown, nothing runs, nothing is asked for."""
 
+import ast
 import csv
 import html
 import io
@@ -10,6 +11,7 @@ import types
 import urllib.parse
 import zipfile
 
+import jupytext
 import nbformat
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from matplotlib.figure import Figure as Canvas
 from helpers import (
     adapt,
     book,
+    capstone,
     cards,
     diagnosis,
     figures,
@@ -68,6 +71,39 @@ def test_html_has_no_line_end_that_would_close_a_block():
 
 def test_half_a_character_is_made_visible():
     assert literal("a\ud800b") == "a&#92;ud800b" and literal("a\ud800b", "html") == "a\\ud800b"
+
+
+ESCAPERS = types.SimpleNamespace(literal=literal, code=code)
+
+
+def tags(markdown):
+    return set(re.findall(r"<(\w+)", MarkdownIt("commonmark", {"html": True}).render(markdown)))
+
+
+@pytest.mark.parametrize("token", ["<s>", "it's<img src=x onerror=ran()>", "a'b\"<script>ran()</script>", *NAMES])
+def test_a_start_token_is_text(token):
+    rule = f"every window begins with {token!r} (bos token)"  # as models.load words it
+    cells = [c.source for c in jupytext.read(paths.NOTEBOOKS / "extract-perplexity.md").cells if "bos_rule" in c.source]
+    (told,) = (
+        e for e in ast.walk(ast.parse(cells[0])) if isinstance(e, ast.FormattedValue) and "bos_rule" in ast.unparse(e)
+    )
+    told = eval(ast.unparse(told.value), {"fragments": ESCAPERS, "one": types.SimpleNamespace(bos_rule=rule)})
+    assert len(cells) == 1 and tags(f"Start token: {told}.") <= {"p", "code"}
+
+
+@pytest.mark.parametrize("name", ["plain", "a\n```\n<script>ran()</script>", "```", *NAMES])
+def test_the_name_of_a_graded_file_is_text(name):
+    grade = capstone.Grade(name, ("lab",), 0.5, 0.4, 0.6, 0.9, 0.4, name, 0.3, 10)
+    (cell,) = (
+        c.source
+        for c in jupytext.read(paths.NOTEBOOKS / "exercises" / "capstone-orthogonal.md").cells
+        if "grade_questions(placement" in c.source
+    )
+    shown = []
+    names = {"fragments": ESCAPERS, "Markdown": str, "display": shown.append, "questions_file": "a", "suite": ("lab",)}
+    names["capstone"] = types.SimpleNamespace(grade_questions=lambda *_: grade)
+    exec(cell, names | {"placement": types.SimpleNamespace(source=str)})
+    assert tags(shown[0]) <= {"p", "pre", "code"}
 
 
 def test_markdown_shows_the_text_and_nothing_else():

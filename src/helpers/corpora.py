@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import array
 import ast
+import codecs
 import hashlib
 import heapq
 import importlib.metadata
@@ -350,7 +351,13 @@ def _plain_text(path: Path, shown: str, corpus: studies.Corpus, counts: Counter)
         raise _too_long(shown)
     code = limits.encoding(raw)
     if code != "utf-8-sig":
-        yield shown, shown, raw.decode(code, errors="replace").replace("\r\n", "\n")
+        decoder = codecs.getincrementaldecoder(code)
+        try:  # a document that is cut may end within a character: final is False
+            text = decoder().decode(raw[:most], final=len(raw) <= most)
+        except UnicodeDecodeError:
+            counts["invalid"] += 1
+            text = decoder("replace").decode(raw[:most], final=len(raw) <= most)
+        yield shown, shown, text.replace("\r\n", "\n")
         return
     yield shown, shown, raw if len(raw) <= most else raw[:most].decode("utf-8-sig", errors="ignore").encode()
 
